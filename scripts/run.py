@@ -1,0 +1,31 @@
+"""From a fresh clone to a trained, evaluated and packaged model.
+
+    python3 scripts/run.py                          the whole year of flights
+    python3 scripts/run.py experiment=lab           three months of them, in about a minute
+    python3 scripts/run.py trainer.epochs=8 seed=1  any value of conf/, changed for this run
+
+The first start makes .venv and installs requirements.lock; later ones go straight to `notebento run`,
+which takes the same arguments. `.venv/bin/notebento --help` lists the other commands.
+"""
+
+import os
+import sys
+
+import python_version
+
+python_version.require("scripts/run.py")
+
+import environment
+
+
+def main(arguments):
+    if arguments in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
+    environment.ensure("train", "lab", "baselines")
+    os.environ.setdefault("NOTEBENTO_HOME", str(environment.ROOT))  # this checkout, wherever we are called from
+    return environment.become("notebento", "run", *arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(environment.guarded(main, sys.argv[1:]))
