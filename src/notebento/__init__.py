@@ -1,0 +1,32 @@
+"""notebento: from notebook to bento, without a rewrite in between.
+
+The names below are the public surface; they are imported when they are first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Config": "config",
+    "NotebentoError": "config",
+    "UserError": "config",
+    "GateError": "config",
+    "build": "config",
+    "compose": "config",
+    "Stage": "run",
+    "Manifest": "run",
+    "Graph": "export",
+    "run": "pipeline",
+}
+__all__ = list(_HOME)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"notebento.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'notebento' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
