@@ -1,6 +1,5 @@
 """What has to hold before a change is done. Each check is a command that also runs alone, from .venv/bin."""
 
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ CHECKS = {
     "types": ["mypy"],
     "import layers": ["lint-imports", "--no-logo"],
     "notebooks and package agree": ["python", "scripts/notebooks.py"],
-    "lab run": ["notebento", "run", "experiment=lab", "--into", "lab"],
+    "lab run": ["notebento", "run", "experiment=lab", "--into=lab", "--no-export"],
     "notebook cells": ["nbdev_test", "--n_workers", "2", "--timing"],
     "tests": ["pytest"],
 }
@@ -21,8 +20,6 @@ CHECKS = {
 
 def run_all(pytest_arguments: list[str]) -> int:
     """Run every check, the rest also when one fails. 0 when all passed, else 1."""
-    # `notebento run` would export a notebook that differs from its module; here that is for the check to say.
-    environment = {**os.environ, "NOTEBENTO_EXPORT": "never"}
     took: dict[str, tuple[bool, float]] = {}
     try:
         for name, (program, *arguments) in CHECKS.items():
@@ -30,16 +27,16 @@ def run_all(pytest_arguments: list[str]) -> int:
                 arguments += pytest_arguments
             print(f"\n── {name}: {' '.join([program, *arguments])}", flush=True)
             begin = time.monotonic()
-            passed = _run([str(BIN / program), *arguments], environment)
+            passed = _run([str(BIN / program), *arguments])
             took[name] = passed, time.monotonic() - begin
     finally:
         _summary(took)
     return 0 if all(passed for passed, _ in took.values()) else 1
 
 
-def _run(command: list[str], environment: dict[str, str]) -> bool:
+def _run(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
+        return subprocess.run(command, cwd=ROOT).returncode == 0
     except FileNotFoundError as e:
         print(f"{e.filename} is not installed", file=sys.stderr)
         return False

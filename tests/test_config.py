@@ -20,7 +20,7 @@ def test_every_choice_composes(choice: str) -> None:
 
 
 def test_a_notebook_the_command_line_and_a_test_compose_alike() -> None:
-    code = "import json; from notebento import compose; from notebento.config import plain; print(json.dumps(plain(compose(['experiment=lab']))))"
+    code = "import json; from notebento.config import *; print(json.dumps(plain(compose(['experiment=lab']))))"
     elsewhere = subprocess.run(
         [sys.executable, "-c", code], cwd=project_root() / "nbs", capture_output=True, check=True
     )

@@ -58,13 +58,14 @@ def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UserError, match="no space left on the disk while writing .*big.bin"),
-        aside(tmp_path / "big.bin") as part,
-    ):
-        part.write_bytes(b"half")
-        with open("/dev/full", "wb") as full:
-            full.write(b"x" * 100_000)
+    def fill() -> None:
+        with aside(tmp_path / "big.bin") as part:
+            part.write_bytes(b"half")
+            with open("/dev/full", "wb", buffering=0) as full:
+                full.write(b"the other half")
+
+    with pytest.raises(UserError, match="no space left on the disk while writing .*big.bin"):
+        fill()
     assert list(tmp_path.iterdir()) == []
 
 

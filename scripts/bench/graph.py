@@ -53,7 +53,7 @@ def some_rows(path: Path, n: int) -> dict[str, np.ndarray]:
     return feed
 
 
-def measure(session: ort.InferenceSession, feed: dict[str, np.ndarray], seconds: float = 2.0) -> np.ndarray:
+def measure(session: ort.InferenceSession, feed: dict[str, np.ndarray], seconds: float) -> np.ndarray:
     """Seconds of each call, over about `seconds` after a warm-up."""
     for _ in range(50):
         session.run(None, feed)
@@ -68,6 +68,7 @@ def measure(session: ort.InferenceSession, feed: dict[str, np.ndarray], seconds:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", nargs="?", type=Path, default=ROOT / "runs" / "latest")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure each batch size")
     parser.add_argument("--check", action="store_true", help="exit 1 when the median is above its limit")
     arguments = parser.parse_args()
     path = find(arguments.path)
@@ -76,7 +77,7 @@ def main() -> int:
     print(f"{'batch':>6}{'median':>9}{'best 1%':>9}{'limit':>7}{'ratio':>7}   µs a record")
     slow = False
     for n, limit in LIMITS.items():
-        times = measure(session, some_rows(path, n)) * 1e6 / n
+        times = measure(session, some_rows(path, n), arguments.seconds) * 1e6 / n
         median, best = np.quantile(times, [0.5, 0.01])
         slow |= bool(median > limit)
         print(f"{n:>6}{median:>9.1f}{best:>9.1f}{limit:>7.0f}{median / limit:>7.2f}")

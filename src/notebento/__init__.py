@@ -16,9 +16,8 @@ _HOME = {
     "Stage": "run",
     "Manifest": "run",
     "Graph": "export",
-    "run": "pipeline",
 }
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 __version__ = "0.1.0"
 
 

@@ -1,16 +1,17 @@
 """The command `notebento`. Each command imports what it needs when it is called, so that `--help` is quick."""
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from notebento.config import GateError, NotebentoError, compose, project_root
+from notebento.config import GateError, NotebentoError, compose, plain, project_root
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +27,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Configuration, for example experiment=lab trainer.epochs=3."),
 ]
+Version = Annotated[str, typer.Argument(help="A version, the beginning of its name, or champion.")]
+Reason = Annotated[str, typer.Option(help="Why, for the ledger.")]
+Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 out, err = Console(), Console(stderr=True)
 
@@ -48,6 +52,7 @@ def run(
     until: Annotated[
         list[str] | None, typer.Option(help="Run only this stage and what it rests on.", metavar="STAGE")
     ] = None,
+    export: Annotated[bool, typer.Option(help="Export notebooks that changed; otherwise that is an error.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks in order: data, features, train, export, evaluate, register, bento.
@@ -59,7 +64,7 @@ def run(
 
     began = time.perf_counter()
     with pipeline.Board(err if as_json else out) as board:
-        run_dir = pipeline.run(overrides or [], into, until or [], board)
+        run_dir = pipeline.run(overrides or [], into, until or [], export, board)
     manifest = Manifest.read(run_dir)
     if as_json:
         out.print_json((run_dir / "manifest.json").read_text())
@@ -77,15 +82,18 @@ def run(
 @app.command()
 def serve(
     overrides: Overrides = None,
-    version: Annotated[str, typer.Option(help="A version instead of the champion.")] = "",
-    port: Annotated[int | None, typer.Option(help="Default: serve.port.")] = None,
-    host: Annotated[str | None, typer.Option(help="Default: serve.host.")] = None,
+    version: Annotated[str, typer.Option(help="Serve this version.")] = "champion",
+    host: Annotated[str, typer.Option(help="Address to listen on; serve.host by default.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port to listen on; serve.port by default.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes; serve.workers by default.")] = None,
 ) -> None:
     """Answer predictions over HTTP with the champion."""
-    from notebento.serve import serve as start
+    from notebento.serve import serve_forever
 
-    given = [f"serve.port={port}"] * (port is not None) + [f"serve.host={host}"] * (host is not None)
-    start(compose([*(overrides or []), *given]), version)
+    options = {"host": host or None, "port": port, "workers": workers}
+    given = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
+    config = compose([*(overrides or []), *given])
+    serve_forever(config.registry, config.serve, version)
 
 
 @app.command()
@@ -102,9 +110,92 @@ def train_worker(run_dir: str) -> None:
     worker(run_dir)
 
 
+@models.command("list")
+def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Every version, and who is champion."""
+    registry = _registry(overrides)
+    champion = registry.champion()
+    rows = [
+        {
+            "version": v.version,
+            "champion": v.version == champion,
+            "registered": v.registered,
+            "run": v.lineage.run,
+            "test": {name: m.value for name, m in v.metrics.get("test", {}).get("notebento", {}).items()},
+        }
+        for v in registry.versions()
+    ]
+    if as_json:
+        _json(rows)
+    elif not rows:
+        out.print("nothing is registered yet; notebento run makes a version")
+    else:
+        table = Table("", "version", "registered", "run", *rows[0]["test"])
+        for row in rows:
+            metrics = (f"{value:.4f}" for value in row["test"].values())
+            table.add_row("*" if row["champion"] else "", row["version"], row["registered"], row["run"], *metrics)
+        out.print(table)
+
+
+@models.command()
+def show(version: Version, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The facts of one version: where it comes from, and how good it is."""
+    from notebento.pipeline import result_table
+
+    found = _registry(overrides).version(version)
+    if as_json:
+        _json(found)
+        return
+    facts = {"version": found.version, "registered": found.registered, "run": found.lineage.run}
+    facts |= {"commit": found.lineage.commit + (" (and changes)" if found.lineage.dirty else "")}
+    facts |= {
+        "overrides": " ".join(found.lineage.overrides) or "none",
+        "data": found.lineage.data,
+        "graph": found.digest,
+    }
+    for name, value in facts.items():
+        out.print(f"{name:<11}{value}", highlight=False, markup=False)
+    for part, metrics in plain(found.metrics).items():
+        out.print(result_table(metrics, part))
+
+
+@models.command()
+def promote(version: Version, reason: Reason = "", approval: Approval = "", overrides: Overrides = None) -> None:
+    """Make a version the champion."""
+    entry = _registry(overrides).promote(version, reason, approval)
+    out.print(f"{entry.version} is the champion now; before it was {entry.prior}", highlight=False)
+
+
+@models.command()
+def rollback(reason: Reason = "", approval: Approval = "", overrides: Overrides = None) -> None:
+    """Make the champion before this one the champion again."""
+    entry = _registry(overrides).rollback(reason, approval)
+    out.print(f"{entry.version} is the champion again; before it was {entry.prior}", highlight=False)
+
+
+@models.command()
+def history(overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Who registered, promoted and rolled back what, when and why."""
+    rows = _registry(overrides).history()
+    if as_json:
+        _json(rows)
+    else:
+        table = Table("time", "who", "did", "version", "before", "why", "approved by")
+        for row in rows:
+            table.add_row(row.time, row.actor, row.action, row.version, row.prior, row.reason, row.approval)
+        out.print(table)
+
+
+def _registry(overrides: list[str] | None) -> Any:
+    from notebento.registry import Registry
+
+    return Registry.open(compose(overrides or []).registry)
+
+
+def _json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+
+
 def _shown(path: Path) -> str:
+    """`path` as one would type it from here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _print(rows: Any, as_json: bool) -> None:
-    print(json.dumps(rows, indent=1, default=str)) if as_json else out.print(rows)

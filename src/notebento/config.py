@@ -128,14 +128,14 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
     except TypeError as e:
         raise UserError(f"{name}: {e}", fix=f"its fields: {', '.join(kinds)}") from e
 
-# %% ../../nbs/00_config.ipynb #e6a47a2f
-class ProjectConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #e2f00f15
+class ProjectConfig(Frozen, frozen=True):
     """What the project is called."""
 
     name: str
 
-# %% ../../nbs/00_config.ipynb #b348df6a
-class ColumnContract(Frozen):
+# %% ../../nbs/00_config.ipynb #f8ce6806
+class ColumnContract(Frozen, frozen=True):
     """What a column's values must be. What is left out is not checked."""
 
     type: Literal["string", "integer", "float", "boolean", "datetime"] | None = None  # null: as it was read
@@ -146,7 +146,7 @@ class ColumnContract(Frozen):
     pattern: str | None = None  # a regular expression
 
 
-class TableContract(Frozen):
+class TableContract(Frozen, frozen=True):
     """What a table's rows must be."""
 
     key: tuple[str, ...] = ()  # not null, and together unique
@@ -154,7 +154,7 @@ class TableContract(Frozen):
     rules: dict[str, str] = {}  # name -> a condition in SQL; null counts as met
 
 
-class DataConfig(Frozen):
+class DataConfig(Frozen, frozen=True):
     """Where rows come from, what is predicted, and when that is known."""
 
     source: Node
@@ -176,8 +176,8 @@ class DataConfig(Frozen):
     known_after: tuple[str, ...] = ()  # columns known only after the prediction: in the snapshot, never a feature
     contract: dict[str, TableContract] = {}  # by table; null or absent: the least that any table must keep
 
-# %% ../../nbs/00_config.ipynb #5d5a11dd
-class TrainerConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #a89f65ec
+class TrainerConfig(Frozen, frozen=True):
     """How a network learns, and on what."""
 
     epochs: int
@@ -194,8 +194,8 @@ class TrainerConfig(Frozen):
     compile: bool
     wandb: Literal["disabled", "offline", "online"]
 
-# %% ../../nbs/00_config.ipynb #cf6983d2
-class RangeConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #8c09381d
+class RangeConfig(Frozen, frozen=True):
     """Where a search may look: numbers from `low` to `high`, or one of `choices`."""
 
     low: float | int | None = None
@@ -205,7 +205,7 @@ class RangeConfig(Frozen):
     choices: list[bool | int | float | str] | None = None
 
 
-class TuneConfig(Frozen):
+class TuneConfig(Frozen, frozen=True):
     """What a search tries, and how long."""
 
     trials: int  # in all: a study that already has some continues
@@ -217,15 +217,15 @@ class TuneConfig(Frozen):
     warmup: int  # epochs of a trial before it may be pruned
     space: dict[str, RangeConfig]
 
-# %% ../../nbs/00_config.ipynb #11142b11
-class BoundConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #49516a90
+class BoundConfig(Frozen, frozen=True):
     """What a metric must reach: at least `min`, at most `max`."""
 
     min: float | None = None
     max: float | None = None
 
 
-class EvaluateConfig(Frozen):
+class EvaluateConfig(Frozen, frozen=True):
     """What is measured, beside what, and what a release must reach."""
 
     bootstrap: int  # resamples behind every interval
@@ -234,8 +234,8 @@ class EvaluateConfig(Frozen):
     baselines: dict[str, Node]  # models to compare with: anything that 05_model's seam accepts
     gate: dict[str, BoundConfig]  # metric of the test part -> what it must reach
 
-# %% ../../nbs/00_config.ipynb #fb9d65cc
-class CardConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #861edc03
+class CardConfig(Frozen, frozen=True):
     """What only people can say about a model; the model card takes it over word for word."""
 
     intended_use: str
@@ -243,15 +243,15 @@ class CardConfig(Frozen):
     contact: str
 
 
-class RegistryConfig(Frozen):
+class RegistryConfig(Frozen, frozen=True):
     """Where versions and their ledger live, and what the model card says."""
 
     ledger: str
     url: str | None  # of the ledger's database; null: SQLite under runs/registry/<ledger>/
     card: CardConfig
 
-# %% ../../nbs/00_config.ipynb #15ac259b
-class ServeConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #4a5016cf
+class ServeConfig(Frozen, frozen=True):
     """The HTTP service."""
 
     host: str
@@ -262,8 +262,8 @@ class ServeConfig(Frozen):
     max_latency_ms: int  # a request that would wait longer is refused with 503
     max_body_mb: int  # a larger request is refused with 413
 
-# %% ../../nbs/00_config.ipynb #60917469
-class StageConfig(Frozen):
+# %% ../../nbs/00_config.ipynb #8943245e
+class StageConfig(Frozen, frozen=True):
     """One stage of a pipeline: its notebook, what it may read, what it makes."""
 
     notebook: str
@@ -275,14 +275,14 @@ class StageConfig(Frozen):
     gate: str = ""  # an output with `passed`: when that is false, nothing after this stage runs
 
 
-class PipelineConfig(Frozen):
+class PipelineConfig(Frozen, frozen=True):
     """The stages; their order follows from inputs and outputs."""
 
     name: str
     stages: dict[str, StageConfig]
 
-# %% ../../nbs/00_config.ipynb #45742bcb
-class Config(Frozen):
+# %% ../../nbs/00_config.ipynb #f8de5d50
+class Config(Frozen, frozen=True):
     """The whole configuration of a run."""
 
     seed: int
@@ -337,7 +337,7 @@ def compose(overrides: Iterable[str] = ()) -> Config:
     config: Config = convert(raw, Config)
     return config
 
-# %% ../../nbs/00_config.ipynb #ff60e673
+# %% ../../nbs/00_config.ipynb #7ed4b769
 def _parse(text: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(text)
@@ -373,7 +373,7 @@ def _check_key(key: str, keys: Mapping[str, Any]) -> None:
 def _hydra(overrides: Iterable[Override]) -> dict[str, Any]:
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
-            composed = hydra_compose("config", [o.input_line for o in overrides])
+            composed = hydra_compose("config", [str(o.input_line) for o in overrides])
             raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as e:
             raise UserError(f"conf/ does not compose: {e}", fix="the file and the key are in the message") from e

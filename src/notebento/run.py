@@ -6,7 +6,7 @@
 __all__ = ['digest', 'aside', 'save', 'load', 'Artifact', 'StageRecord', 'Manifest', 'describe', 'environment', 'commit', 'order',
            'makers', 'ancestors', 'raises', 'Stage', 'Groups']
 
-# %% ../../nbs/01_run.ipynb #842b5513
+# %% ../../nbs/01_run.ipynb #767513b3
 import errno
 import hashlib
 import importlib.metadata
@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,9 +79,9 @@ def aside(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
-# %% ../../nbs/01_run.ipynb #44eea25a
+# %% ../../nbs/01_run.ipynb #51810861
 def save(path: Path, value: Any) -> Path:
-    """Write `value` to `path`, by its suffix: a data frame to `.parquet`, plain values to `.json`, text, bytes or a figure."""
+    """Write `value` to `path`: a frame to `.parquet`, plain values to `.json`, otherwise text, bytes or a figure."""
     with aside(path) as part:
         if path.suffix == ".parquet":
             value.write_parquet(part, compression="zstd", compression_level=1, row_group_size=100_000)

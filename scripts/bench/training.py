@@ -1,0 +1,107 @@
+"""Lightning's training loop against a plain PyTorch loop: the same model, the same batches, in one run, in turns.
+
+    python scripts/bench/training.py [--rows 8192] [--rounds 8]
+
+The network and the rows have the flights' shape. Lightning's side is what a run uses: schedule, gradient clipping,
+moving average and loss records included. The plain side does nothing but forward, backward and step. Both are timed
+from the first batch of an epoch to its last; of all rounds the fastest counts, since only other work on the machine
+makes one slower. Exits with 1 when the ratio is below 0.9.
+"""
+
+import argparse
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import Callback
+
+from notebento.config import TrainerConfig, build, compose, convert, plain
+from notebento.model import Inputs, Rows, TensorRows
+from notebento.train import Batches, LightningTrainer
+
+NUMERIC, CATEGORIES = 150, (3, 16, 105, 7, 19, 35, 127)
+GOAL = 0.9
+
+
+class Capture:
+    """A trainer that keeps what it is asked to train."""
+
+    seed, threads, work = 0, 1, Path()
+
+    def fit(self, module: LightningModule, train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
+        self.module, self.train, self.validation = module, train, validation
+        return []
+
+
+class Clock(Callback):
+    """Seconds from an epoch's first batch to its last."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+class Timed(LightningTrainer):
+    """The trainer of a run, and a clock."""
+
+    def _callbacks(self, *arguments: Any) -> list[Callback]:
+        self.clock = Clock()
+        return [*super()._callbacks(*arguments), self.clock]
+
+
+def flights(rows: int) -> Rows:
+    """Random rows of the flights' shape, some of them missing."""
+    rng = np.random.default_rng(0)
+    numeric = rng.normal(size=(rows, NUMERIC)).astype(np.float32)
+    numeric[rng.random(numeric.shape) < 0.02] = np.nan
+    words = np.stack([rng.integers(n, size=rows).astype(str).astype(object) for n in CATEGORIES], 1)
+    names = tuple(f"x{i}" for i in range(NUMERIC)), tuple(f"c{i}" for i in range(len(CATEGORIES)))
+    inputs = Inputs(task="binary", target="late", numeric=names[0], categorical=names[1])
+    return Rows(inputs, numeric, words, rng.integers(2, size=rows))
+
+
+def by_hand(module: LightningModule, batches: Batches) -> float:
+    """Seconds of an epoch of the plain loop."""
+    optimizer: Any = module.configure_optimizers()
+    module.train()
+    start = time.perf_counter()
+    for batch in batches:
+        optimizer.zero_grad()
+        loss: Any = module.training_step(batch)
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=8)
+    options = parser.parse_args()
+    config, seen = compose(), Capture()
+    build({**config.model, "auxiliary": {}}).fit(flights(options.rows), flights(1024), seen)
+    settings = convert(plain(config.trainer) | {"epochs": 1, "wandb": "disabled"}, TrainerConfig)
+    torch.set_num_threads(config.threads)
+    seconds: dict[str, list[float]] = {"plain": [], "lightning": []}
+    for _ in range(options.rounds):
+        seconds["plain"].append(by_hand(copy.deepcopy(seen.module), Batches(seen.train, settings.batch_size, 0)))
+        trainer = Timed(settings, 0, config.threads, Path(tempfile.mkdtemp()))
+        trainer.fit(copy.deepcopy(seen.module), seen.train, seen.validation)
+        seconds["lightning"].append(trainer.clock.seconds)
+    done = options.rows // settings.batch_size * settings.batch_size
+    rate = {name: done / min(times) for name, times in seconds.items()}
+    ratio = rate["lightning"] / rate["plain"]
+    print(f"lightning / plain = {ratio:.3f}  ({rate['lightning']:,.0f} / {rate['plain']:,.0f} rows/s; goal {GOAL})")
+    sys.exit(ratio < GOAL)
+
+
+if __name__ == "__main__":
+    main()

