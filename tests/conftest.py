@@ -1,6 +1,8 @@
 """What every test file may use."""
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,3 +23,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root() -> Path:
     """The checkout under test."""
     return Path(__file__).resolve().parent.parent
+
+
+def absent(what: str) -> NoReturn:
+    """`what` a test needs is not on this machine: it is skipped here, and fails in CI, where everything has to be."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not on this machine")

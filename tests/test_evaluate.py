@@ -175,6 +175,10 @@ def test_whole_days_need_enough_of_them():
     assert day_numbers(frame, "at").max() == 30
     assert day_numbers(frame[:40], "at") is None
     assert day_numbers(frame, None) is None
+    how = Resamples(1, 0, days=np.arange(100) // 4)
+    assert how.of(np.arange(0, 80)).days.max() == 19
+    assert how.of(np.arange(0, 79, 20)).days is None
+    assert sorted(set(how.of(np.arange(20, 100)).days)) == list(range(20))
 
 
 def improvement(value: float, low: float, high: float) -> dict[str, float]:

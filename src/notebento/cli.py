@@ -130,10 +130,11 @@ def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
     elif not rows:
         out.print("nothing is registered yet; notebento run makes a version")
     else:
-        table = Table("", "version", "registered", "run", *rows[0]["test"])
+        names = [m for m in ("auc", "accuracy", "log_loss", "rmse", "r2") if any(m in row["test"] for row in rows)]
+        table = Table("", "version", "registered", "run", *names)
         for row in rows:
-            metrics = (f"{value:.4f}" for value in row["test"].values())
-            table.add_row("*" if row["champion"] else "", row["version"], row["registered"], row["run"], *metrics)
+            metrics = (f"{row['test'][m]:.4f}" if m in row["test"] else "" for m in names)
+            table.add_row("*" if row["champion"] else "", row["version"], row["registered"][:16], row["run"], *metrics)
         out.print(table)
 
 
@@ -180,10 +181,9 @@ def history(overrides: Overrides = None, as_json: AsJson = False) -> None:
     if as_json:
         _json(rows)
     else:
-        table = Table("time", "who", "did", "version", "before", "why", "approved by")
         for row in rows:
-            table.add_row(row.time, row.actor, row.action, row.version, row.prior, row.reason, row.approval)
-        out.print(table)
+            why = row.reason + (f", approved by {row.approval}" if row.approval else "")
+            print(f"{row.time[:16]}  {row.action:<8}  {row.version}  {row.actor}  {why}")
 
 
 def _registry(overrides: list[str] | None) -> Any:

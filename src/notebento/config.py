@@ -217,7 +217,7 @@ class TuneConfig(Frozen, frozen=True):
     warmup: int  # epochs of a trial before it may be pruned
     space: dict[str, RangeConfig]
 
-# %% ../../nbs/00_config.ipynb #49516a90
+# %% ../../nbs/00_config.ipynb #6d45b423
 class BoundConfig(Frozen, frozen=True):
     """What a metric must reach: at least `min`, at most `max`."""
 
@@ -231,6 +231,7 @@ class EvaluateConfig(Frozen, frozen=True):
     bootstrap: int  # resamples behind every interval
     unit: Literal["row", "day"]  # what a resample draws: single rows, or whole days of the time column
     slices: tuple[str, ...]  # columns, or month, weekday, hour of the time column
+    zone: str  # whose calendar the days, months and hours are: an IANA name
     baselines: dict[str, Node]  # models to compare with: anything that 05_model's seam accepts
     gate: dict[str, BoundConfig]  # metric of the test part -> what it must reach
 

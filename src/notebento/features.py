@@ -6,12 +6,12 @@
 __all__ = ['LINE', 'Kind', 'TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'flights', 'FLIGHT', 'MINUTE', 'HOUR', 'DAY', 'local', 'hour',
            'minute', 'published', 'timetable', 'hour_end', 'departures', 'arrivals', 'LEAVING', 'LANDING', 'USUAL',
            'quarter', 'held', 'checks', 'HELD', 'BOTH', 'over', 'scheduled', 'begun', 'ended', 'LEAD', 'legs',
-           'just_before', 'leg', 'there_is', 'overdue', 'landing', 'always', 'planes', 'wind', 'observations', 'seen',
-           'Value', 'Events', 'read_events', 'Aggregate', 'count', 'total', 'mean', 'share', 'last', 'since',
-           'microseconds', 'View', 'running', 'only_whole', 'on_line', 'from_totals', 'from_last', 'look_up', 'Field',
-           'About', 'FeatureSet', 'describe', 'compute', 'derive', 'outputs', 'not_ahead', 'from_records', 'typed',
-           'minutes', 'count_waiting', 'Options', 'Schema', 'make_schema', 'kept', 'rows_of', 'beside', 'Flights',
-           'Columns', 'kind_of', 'rates', 'tells', 'plot_rates']
+           'just_before', 'leg', 'gap', 'under_way', 'overdue', 'overdue_for', 'known', 'slack', 'landing', 'always',
+           'planes', 'wind', 'observations', 'seen', 'Value', 'Events', 'read_events', 'Aggregate', 'count', 'total',
+           'mean', 'share', 'last', 'since', 'microseconds', 'View', 'running', 'only_whole', 'on_line', 'from_totals',
+           'from_last', 'look_up', 'Field', 'About', 'FeatureSet', 'describe', 'compute', 'derive', 'outputs',
+           'not_ahead', 'from_records', 'typed', 'minutes', 'count_waiting', 'Options', 'Schema', 'make_schema', 'kept',
+           'rows_of', 'beside', 'Flights', 'Columns', 'kind_of', 'rates', 'tells', 'plot_rates']
 
 # %% ../../nbs/03_features.ipynb #c3e86718
 import re
@@ -601,69 +601,31 @@ flights.add(
     View(legs, ("tailnum",), {value: last(value) for value in legs.values}, expiry="7d", at=just_before, name="_leg"),
 )
 
-# %% ../../nbs/03_features.ipynb #7e9420f2
+# %% ../../nbs/03_features.ipynb #37667207
 leg = {value: pl.col(f"_leg_{value}") for value in legs.values}
-there_is = leg["sched_dep"].is_not_null()
+gap = minutes(pl.col("sched_dep") - leg["sched_dep"])
+under_way = leg["dep_delay"].is_not_null() & leg["arr_delay"].is_null()
 overdue = leg["dep_delay"].is_null() & (pl.col("predict_at") >= leg["sched_dep"] + 15 * MINUTE)
-flights.derive(
-    "leg_gap",
-    minutes(pl.col("sched_dep") - leg["sched_dep"]),
-    "min",
-    "time by schedule since the aircraft's previous leg",
-)
-flights.derive("leg_distance", leg["distance"], "mile", "distance of the aircraft's previous leg")
-flights.derive(
-    "leg_dep_delay", leg["dep_delay"], "min", "departure delay of the aircraft's previous leg, once it has left"
-)
-flights.derive(
-    "leg_arr_delay", leg["arr_delay"], "min", "arrival delay of the aircraft's previous leg, once it has landed"
-)
-flights.derive(
-    "leg_en_route",
-    pl.when(there_is).then(leg["dep_delay"].is_not_null() & leg["arr_delay"].is_null()),
-    text="the aircraft's previous leg is under way",
-)
-flights.derive(
-    "leg_overdue",
-    pl.when(there_is).then(overdue),
-    text="the aircraft's previous leg should have left a quarter of an hour ago, or earlier",
-)
-flights.derive(
-    "leg_overdue_for",
-    pl.when(overdue).then(minutes(pl.col("predict_at") - leg["sched_dep"])),
-    "min",
-    "how long ago it should have left, if it has not",
-)
-flights.derive(
-    "leg_same_origin", leg["origin"] == pl.col("origin"), text="the aircraft's previous leg left from the same airport"
-)
+overdue_for = pl.when(overdue).then(minutes(pl.col("predict_at") - leg["sched_dep"]))
+flights.derive("leg_gap", gap, "min", "leg before: how much earlier it is scheduled")
+flights.derive("leg_distance", leg["distance"], "mile", "leg before: distance")
+flights.derive("leg_dep_delay", leg["dep_delay"], "min", "leg before: departure delay, once it has left")
+flights.derive("leg_arr_delay", leg["arr_delay"], "min", "leg before: arrival delay, once it has landed")
+flights.derive("leg_en_route", pl.when(gap > 0).then(under_way), text="leg before: under way")
+flights.derive("leg_overdue", pl.when(gap > 0).then(overdue), text="leg before: still here after fifteen minutes")
+flights.derive("leg_overdue_for", overdue_for, "min", "leg before: how long overdue, if it has not left")
+flights.derive("leg_same_origin", leg["origin"] == pl.col("origin"), text="leg before: from the same airport")
 
-# %% ../../nbs/03_features.ipynb #9aad4bca
+# %% ../../nbs/03_features.ipynb #bb4f06dd
+known = pl.coalesce("leg_arr_delay", "leg_dep_delay", "leg_overdue_for")
+slack = pl.col("leg_gap") - 2 * minutes(leg["sched_arr"] - leg["sched_dep"])
+flights.derive("leg_delay", known, "min", "leg before: what is known of its delay")
+flights.derive("leg_slack", slack, "min", "time for the turn-round, by schedule out and back")
 flights.derive(
-    "leg_delay",
-    pl.coalesce("leg_arr_delay", "leg_dep_delay", "leg_overdue_for"),
-    "min",
-    "what is known of the delay of the aircraft's previous leg",
-)
-flights.derive(
-    "leg_slack",
-    pl.col("leg_gap") - 2 * minutes(leg["sched_arr"] - leg["sched_dep"]),
-    "min",
-    "time left by schedule after flying the previous leg and back",
-)
-flights.derive(
-    "leg_room",
-    pl.col("leg_slack") - pl.col("leg_delay").fill_null(0),
-    "min",
-    "the same, less what is known of the delay",
+    "leg_room", pl.col("leg_slack") - pl.col("leg_delay").fill_null(0), "min", "the same less the known delay"
 )
 landing = leg["sched_arr"] + pl.duration(minutes=pl.col("leg_delay").fill_null(0))
-flights.derive(
-    "leg_lands",
-    minutes(pl.col("sched_dep") - landing),
-    "min",
-    "time from the previous leg's landing, known delay included, to this departure",
-)
+flights.derive("leg_lands", minutes(pl.col("sched_dep") - landing), "min", "time from the leg before's landing")
 
 # %% ../../nbs/03_features.ipynb #897339ab
 always = pl.lit(datetime(1900, 1, 1, tzinfo=UTC))

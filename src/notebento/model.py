@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Task', 'Inputs', 'Rows', 'TensorRows', 'Trainer', 'combine', 'Fitted', 'Model', 'write_facts', 'read_facts', 'load',
            'check_rows', 'Vocabulary', 'vocabulary_nodes', 'Scale', 'quantiles', 'fit_scale', 'Embedding', 'fit_bins',
-           'Preparation', 'reached', 'Members', 'Network', 'members_loss', 'answer_loss', 'known_loss', 'Learner',
+           'reached', 'Preparation', 'Members', 'Network', 'members_loss', 'answer_loss', 'known_loss', 'Learner',
            'TabM', 'FittedTabM', 'Answer', 'export', 'answer_name', 'with_vocabulary', 'bare', 'LightGBM',
            'FittedLightGBM', 'parse_trees', 'round_down', 'members', 'questions', 'forest_node', 'tree_graph']
 
@@ -203,7 +203,7 @@ class Model(Protocol):
         """Learn from `train`; `validation` may stop the training, and nothing else."""
         ...
 
-# %% ../../nbs/05_model.ipynb #9c037ab2
+# %% ../../nbs/05_model.ipynb #da876875
 def write_facts(folder: Path, fitted: Fitted, **facts: Any) -> None:
     """Write `model.json`: the class for `load`, the inputs, the temperature and `facts`."""
     cls = type(fitted)
@@ -224,9 +224,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def load(folder: Path) -> Fitted:
     """The fitted model that `save` wrote into `folder`, whatever its class."""
-    module, _, name = read_facts(Path(folder))["class"].rpartition(".")
-    fitted: Fitted = getattr(importlib.import_module(module), name).load(Path(folder))
-    return fitted
+    name = read_facts(Path(folder))["class"]
+    module, _, cls = name.rpartition(".")
+    try:
+        made: type[Fitted] = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as e:
+        raise UserError(f"{folder} was written by {name}, which cannot be imported: {e}", fix="install it") from e
+    return made.load(Path(folder))
 
 # %% ../../nbs/05_model.ipynb #2f4dc0f5
 def check_rows(train: Rows, validation: Rows) -> None:
@@ -377,7 +381,15 @@ def fit_bins(embedding: Embedding, scaled: np.ndarray, known: np.ndarray, clip: 
         embedding.width[j, 1 : len(edges)] = edges.diff()
     embedding.left[:, 0], embedding.width[:, 0] = -clip, 2 * clip
 
-# %% ../../nbs/05_model.ipynb #9e952625
+# %% ../../nbs/05_model.ipynb #2aa7d44a
+def reached(rows: Rows) -> np.ndarray:
+    """(n, thresholds) float32: 1 where an outcome is at least its threshold, else 0; NaN where it is not known."""
+    outcomes = cast(np.ndarray, rows.auxiliary).T[:, :, None]  # (outcomes, n, 1)
+    thresholds = map(np.array, rows.inputs.auxiliary.values())
+    parts = [np.where(np.isnan(o), np.nan, o >= t) for o, t in zip(outcomes, thresholds, strict=True)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+# %% ../../nbs/05_model.ipynb #32521d07
 class Preparation(nn.Module):
     """What turns rows into the network's tensors."""
 
@@ -410,15 +422,7 @@ class Preparation(nn.Module):
             tensors["auxiliary"] = torch.from_numpy(reached(rows))
         return TensorRows(tensors)
 
-
-def reached(rows: Rows) -> np.ndarray:
-    """(n, thresholds) float32: 1 where an outcome is at least its threshold, else 0; NaN where it is not known."""
-    outcomes = cast(np.ndarray, rows.auxiliary).T[:, :, None]  # (outcomes, n, 1)
-    thresholds = map(np.array, rows.inputs.auxiliary.values())
-    parts = [np.where(np.isnan(o), np.nan, o >= t) for o, t in zip(outcomes, thresholds, strict=True)]
-    return np.concatenate(parts, axis=1).astype(np.float32)
-
-# %% ../../nbs/05_model.ipynb #dc5ae90e
+# %% ../../nbs/05_model.ipynb #36f0e7fa
 class Members(nn.Module):
     """The first layer of all members: (n, inputs) -> (n, k, width)."""
 
@@ -438,7 +442,7 @@ class Members(nn.Module):
         weight = self.scaling.weight[:, None] * self.linear.weight  # (k, width, inputs)
         return functional.linear(x, weight.flatten(0, 1)).unflatten(1, weight.shape[:2]) + self.linear.bias
 
-
+# %% ../../nbs/05_model.ipynb #679f9d84
 class Network(nn.Module):
     """TabM-mini: scaled numbers (n, F), flags (n, G), codes (n, C) -> each member's outputs (n, k, outputs)."""
 
@@ -488,7 +492,7 @@ def answer_loss(task: Task, logits: Tensor, target: Tensor) -> Tensor:
     members = logits.log_softmax(2)  # (n, k, classes)
     return functional.nll_loss(members.logsumexp(1) - math.log(logits.shape[1]), target.long())
 
-# %% ../../nbs/05_model.ipynb #18ab03d6
+# %% ../../nbs/05_model.ipynb #290e2768
 def known_loss(logits: Tensor, outcomes: Tensor) -> Tensor:
     """Mean log loss of `logits` (n, k, A) where `outcomes` (n, A) are known."""
     wanted = outcomes[:, None].expand_as(logits)
@@ -496,7 +500,7 @@ def known_loss(logits: Tensor, outcomes: Tensor) -> Tensor:
     loss = functional.binary_cross_entropy_with_logits(logits, wanted.nan_to_num(), known.float(), reduction="sum")
     return loss / known.sum().clamp(min=1)
 
-
+# %% ../../nbs/05_model.ipynb #79927deb
 class Learner(LightningModule):
     """The network and how it learns: what a `Trainer` trains on the tensors of `Preparation`."""
 
@@ -628,7 +632,7 @@ class Answer(nn.Module):
         logits = logits[..., 0]
         return (logits if self.task == "regression" else logits.sigmoid()).mean(1)
 
-# %% ../../nbs/05_model.ipynb #c582b8f6
+# %% ../../nbs/05_model.ipynb #aee5c179
 def export(module: nn.Module, inputs: Inputs, vocabulary: Vocabulary) -> onnx.ModelProto:
     """The graph of `module`, which takes raw numbers and codes, with its vocabulary in front."""
     numeric = torch.zeros(7, len(inputs.numeric)) if inputs.numeric else None
@@ -652,7 +656,7 @@ def answer_name(inputs: Inputs) -> str:
     """The name of the graph's output."""
     return "prediction" if inputs.task == "regression" else "probability"
 
-
+# %% ../../nbs/05_model.ipynb #d77c9c26
 def with_vocabulary(model: onnx.ModelProto, vocabulary: Vocabulary) -> onnx.ModelProto:
     """`model` with an input `categorical` (n, C) string for its `codes` (n, C) int64."""
     graph = model.graph
@@ -669,7 +673,7 @@ def with_vocabulary(model: onnx.ModelProto, vocabulary: Vocabulary) -> onnx.Mode
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 5))
     return bare(model)
 
-
+# %% ../../nbs/05_model.ipynb #8d48174a
 def bare(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` without the traces of its making, checked."""
     graph = model.graph
@@ -692,7 +696,17 @@ def _silent(logger: str) -> Iterator[None]:
     finally:
         log.setLevel(level)
 
-# %% ../../nbs/05_model.ipynb #76fd5af5
+# %% ../../nbs/05_model.ipynb #6e5a10bd
+def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
+    """(n, F + C) float32: numbers as they are, then codes."""
+    return np.concatenate([rows.numeric, vocabulary.encode(rows.categorical).astype(np.float32)], axis=1)
+
+
+def _coded(inputs: Inputs) -> list[int]:
+    """Which columns of the table hold codes."""
+    return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
+
+# %% ../../nbs/05_model.ipynb #40fd02de
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
@@ -746,16 +760,6 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "verbosity": -1,
         }
 
-
-def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
-    """(n, F + C) float32: numbers as they are, then codes."""
-    return np.concatenate([rows.numeric, vocabulary.encode(rows.categorical).astype(np.float32)], axis=1)
-
-
-def _coded(inputs: Inputs) -> list[int]:
-    """Which columns of the table hold codes."""
-    return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
-
 # %% ../../nbs/05_model.ipynb #80f12d78
 class FittedLightGBM(Fitted):
     """LightGBM's trees, as the text that it writes."""
@@ -808,7 +812,7 @@ def members(tree: Mapping[str, np.ndarray], i: int) -> list[int]:
     words = tree["cat_threshold"][start:end].astype(np.int64)
     return [32 * w + b for w, word in enumerate(words) for b in range(32) if word >> b & 1]
 
-# %% ../../nbs/05_model.ipynb #7ead880a
+# %% ../../nbs/05_model.ipynb #2e8fa801
 def questions(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The nodes of one tree in the words of `TreeEnsemble`; children are counted from the tree's first node or leaf."""
     if len(tree["leaf_value"]) == 1:  # nothing to ask: both answers lead to the one leaf
@@ -836,7 +840,7 @@ def questions(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         }
     return nodes
 
-
+# %% ../../nbs/05_model.ipynb #6730bd72
 def forest_node(trees: Sequence[Mapping[str, np.ndarray]], outputs: int, factor: float) -> onnx.NodeProto:
     """All trees as one node from `table` (n, F + C) to `logits` (n, outputs); leaves are multiplied by `factor`."""
     parts = [questions(tree) for tree in trees]

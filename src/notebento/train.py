@@ -630,7 +630,7 @@ def _fit_in_processes(job: Job, stream: TextIO | None) -> Fitted:
     fitted.history = json.loads((result / "history.json").read_text())
     return fitted
 
-# %% ../../nbs/06_train.ipynb #a4811267
+# %% ../../nbs/06_train.ipynb #80ea4c3c
 def lines_of(stream: IO[str]) -> Iterator[str]:
     """The lines of `stream` until it ends; unlike a plain read this lets an interrupt through at any moment."""
     lines = queue.SimpleQueue[str | None]()
@@ -669,10 +669,10 @@ def supervise(command: list[str], stream: TextIO | None, threads: int) -> None:
     assert process.stdin and process.stdout
     try:
         for line in lines_of(process.stdout):
-            if not (said := re.match(r"\[\w+?(\d+)\]:(?:\[rank\d+\]: ?)?(.*)", line, re.S)):
+            if not (said := re.match(r"\[default(\d+)\]:", line)):
                 agent.append(line)
                 continue
-            rank, text = int(said[1]), said[2]
+            rank, text = int(said[1]), re.sub(r"\[default\d+\]:|\[rank\d+\]: ?", "", line)
             tails.setdefault(rank, deque(maxlen=15)).append(text)
             if stream:
                 print(f"rank {rank}: {text}" if rank else text, end="", file=stream, flush=True)
