@@ -201,7 +201,7 @@ def test_gate_and_the_champion():
     unsure, worse = improvement(-0.001, -0.003, 0.001), improvement(-0.004, -0.006, -0.002)
     assert verdict(champion_checks({"auc": unsure}, ""))["passed"]
     said = verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
-    assert said["reasons"] == ["log_loss: worse than the champion, better by -0.0040 (-0.0060 to -0.0020)"]
+    assert said["reasons"] == ["log_loss: worse than the champion, improvement -0.0040 (-0.0060 to -0.0020)"]
     (check,) = champion_checks({}, "it needs columns that this run does not make: snow")
     assert check["passed"]
     assert check["reason"] == "not compared: it needs columns that this run does not make: snow"

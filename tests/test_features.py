@@ -165,7 +165,7 @@ def test_small_histories_with_ties_and_late_events(events, questions, everything
         schema={"id": pl.Int64, "who": pl.String, "at": TIME, "known": TIME, "told": TIME, "v": pl.Int64},
         orient="row",
     )
-    rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row").with_row_index("_row")
+    rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row")
     v = pl.col("v")
     values = {"v": Value(v), "big": Value(v > 0), "late": Value(v, known=pl.col("told"))}
     windowed = {"n": count(), "sum": total("v"), "mean": mean("v"), "big": share("big")}
@@ -179,7 +179,7 @@ def test_small_histories_with_ties_and_late_events(events, questions, everything
     )
     order = draw.sample(range(len(table)), len(table))
     read = read_events(view.events, {"t": table[order]}, view.by)
-    found = look_up(view, rows.lazy(), read.lazy()).collect().to_dicts()
+    found = look_up([view], rows, {view.events: read}).to_dicts()
     assert found == [by_definition(table.to_dicts(), who, now, everything) for who, now in questions]
 
 

@@ -35,7 +35,9 @@ from notebento.model import (
     fit_scale,
     load,
     members_loss,
+    out_of_fold,
     parse_trees,
+    taught,
     with_vocabulary,
 )
 
@@ -414,3 +416,40 @@ def test_graph_benchmark_measures_a_graph(root, tmp_path):
     command = [sys.executable, root / "scripts" / "bench" / "graph.py", tmp_path, "--seconds", "0.1"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "µs a record" in out and out.count("\n") == 4
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "diabetes"])
+def test_a_teacher_answers_only_for_rows_that_it_did_not_see(name):
+    train, validation = table(name)
+    classes = train.inputs.outputs
+    asked = 0
+
+    class ByHeart:
+        def fit(self, train, validation, trainer):
+            self.seen = {row.tobytes() for row in train.numeric}
+            return self
+
+        def predict(self, rows):
+            nonlocal asked
+            asked += len(rows)
+            assert self.seen.isdisjoint(row.tobytes() for row in rows.numeric)
+            return np.zeros((len(rows), classes) if classes > 1 else len(rows))
+
+    distinct = train[np.unique(train.numeric, axis=0, return_index=True)[1]]
+    answers = out_of_fold(ByHeart(), distinct, validation, Loop(), folds=3)
+    assert asked == len(distinct) == len(answers)
+    labels = np.eye(classes)[distinct.target] if classes > 1 else distinct.target
+    assert np.allclose(taught(distinct, answers, 0.75).target, labels / 4)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "diabetes"])
+def test_what_a_teacher_says_is_learnt(name):
+    """A student of nothing but its teacher agrees with it, also where the labels say otherwise."""
+    train, validation = table(name)
+    teacher = {"_target_": "notebento.model.LightGBM", "rounds": 40, "min_leaf": 5}
+    student = TabM(k=2, width=24, bins=4, lr=5e-3, min_count=3, teacher=teacher, teaching=1.0).fit(
+        train, validation, Loop()
+    )
+    teacher = build(teacher).fit(train, validation, Loop())
+    ours, theirs = (np.ravel(m.predict(validation)) for m in (student, teacher))
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.85

@@ -52,7 +52,7 @@ def customers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     """The words of a command line of the README and its environment; for the flights with the lab's configuration."""
     words = shlex.split(line)
-    lab = [] if {"experiment=lab", "data=table"} & {*words} else ["experiment=lab"]
+    lab = [] if any(w.startswith("experiment=") for w in words) else ["experiment=lab"]
     program = str(Path(sys.executable).with_name(Path(words[0]).name))
     return [program, *words[1:], *lab, *more], {**os.environ, "NOTEBENTO_RUNS": str(runs)}
 

@@ -134,7 +134,7 @@ class ProjectConfig(Frozen, frozen=True):
 
     name: str
 
-# %% ../../nbs/00_config.ipynb #f8ce6806
+# %% ../../nbs/00_config.ipynb #7d49d256
 class ColumnContract(Frozen, frozen=True):
     """What a column's values must be. What is left out is not checked."""
 
@@ -174,6 +174,8 @@ class DataConfig(Frozen, frozen=True):
     fresh_within_days: float | None = None  # age, as of `as_of`, that the newest row may have
     exclude: tuple[str, ...] = ()  # columns that are not read
     known_after: tuple[str, ...] = ()  # columns known only after the prediction: in the snapshot, never a feature
+    slices: tuple[str, ...] = ()  # what reports look at one by one: columns, or month, weekday, hour of `time`
+    zone: str = "UTC"  # whose calendar the days, months and hours of reports are
     contract: dict[str, TableContract] = {}  # by table; null or absent: the least that any table must keep
 
 # %% ../../nbs/00_config.ipynb #a89f65ec

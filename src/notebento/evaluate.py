@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['METRICS', 'LEAST_DAYS', 'CLOCK', 'Ranking', 'auc', 'average_precision', 'groups_of_equal_size', 'Calibration',
            'log_losses', 'means', 'Measure', 'Binary', 'Multiclass', 'Regression', 'measure', 'Resamples', 'bootstrap',
-           'local', 'day_numbers', 'interval', 'intervals', 'defined', 'compare', 'improvements', 'slice_values',
-           'slices', 'Answering', 'Learning', 'Resources', 'Constant', 'FittedConstant', 'Design', 'FittedLinear',
-           'Logistic', 'Ridge', 'fit_baselines', 'bound_checks', 'champion_checks', 'verdict', 'champion_obstacle',
-           'reliability_plot', 'curves_plot', 'answers_plot', 'slices_plot', 'predictions', 'metrics_table',
-           'differences_table', 'shown']
+           'local', 'day_numbers', 'interval', 'intervals', 'shown', 'defined', 'compare', 'improvements',
+           'slice_values', 'slices', 'slices_table', 'Answering', 'Learning', 'Resources', 'Constant', 'FittedConstant',
+           'Design', 'FittedLinear', 'Logistic', 'Ridge', 'fit_baselines', 'bound_checks', 'champion_checks', 'verdict',
+           'champion_obstacle', 'reliability_plot', 'curves_plot', 'answers_plot', 'slices_plot', 'predictions',
+           'metrics_table', 'differences_table']
 
 # %% ../../nbs/09_evaluate.ipynb #c8b97e63
 import warnings
@@ -203,7 +203,7 @@ def day_numbers(frame: pl.DataFrame, time: str | None, zone: str = "UTC") -> np.
     days: np.ndarray = local(frame, time, zone).dt.date().rank("dense").to_numpy().astype(np.int64) - 1
     return days if days.max(initial=0) + 1 >= LEAST_DAYS else None
 
-# %% ../../nbs/09_evaluate.ipynb #c0fc8990
+# %% ../../nbs/09_evaluate.ipynb #a4383a45
 def interval(values: np.ndarray, mirrored: bool = False, share: float = 0.95) -> dict[str, float | None]:
     """`{value, low, high}` from a column of `bootstrap`; all null where the metric is not defined."""
     value, samples = values[0], values[1:][~np.isnan(values[1:])]
@@ -218,6 +218,12 @@ def interval(values: np.ndarray, mirrored: bool = False, share: float = 0.95) ->
 def intervals(task: str, values: np.ndarray) -> dict[str, dict[str, float | None]]:
     """Metric -> `{value, low, high}` from one model's array of `bootstrap`."""
     return {metric: interval(values[:, i], mirrored=metric == "ece") for i, metric in enumerate(METRICS[task])}
+
+
+def shown(found: Mapping[str, float | None], sign: str = "") -> str:
+    """`0.773 (0.769 to 0.777)`."""
+    value, low, high = found["value"], found["low"], found["high"]
+    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})" if value is not None else "not defined"
 
 # %% ../../nbs/09_evaluate.ipynb #e2649e28
 def defined(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
@@ -257,11 +263,11 @@ def slice_values(frame: pl.DataFrame, name: str, time: str | None, zone: str = "
         fix="name a column of features.parquet, or month, weekday or hour where the data has a time",
     )
 
-# %% ../../nbs/09_evaluate.ipynb #609797e1
+# %% ../../nbs/09_evaluate.ipynb #00fc10ca
 def slices(
     values: pl.Series, task: str, target: np.ndarray, answer: np.ndarray, how: Resamples, least: int = 50
 ) -> list[dict[str, Any]]:
-    """One record for each value with at least `least` rows: value, rows, metrics with intervals."""
+    """One record for each value with at least `least` rows: its rows, what happened and was said, the metrics."""
     found = []
     whole_numbers = values.cast(pl.Int64, strict=False)  # so that hour 9 comes before hour 10
     groups = (
@@ -271,8 +277,22 @@ def slices(
         if len(index) >= least:
             rows = np.array(index)
             drawn = bootstrap({"it": measure(task, target[rows], answer[rows])}, len(rows), how.of(rows))
-            found.append({"value": value, "rows": len(rows), **defined(intervals(task, drawn["it"]))})
+            means = {"observed": float(target[rows].mean()), "predicted": float(answer[rows].mean())}
+            facts = {"value": value, "rows": len(rows)} | (means if answer.ndim == 1 else {})
+            found.append(facts | defined(intervals(task, drawn["it"])))
     return found
+
+
+def slices_table(found: Mapping[str, Sequence[Mapping[str, Any]]], task: str, metric: str) -> pl.DataFrame:
+    """Every slice as a row, those with the worst `metric` first."""
+    records = [
+        {"by": by} | {k: r[k]["value"] if isinstance(r[k], Mapping) else r[k] for k in r}
+        for by in found
+        for r in found[by]
+    ]
+    return pl.DataFrame(records, infer_schema_length=None).sort(
+        metric, descending=METRICS[task][metric] < 0, nulls_last=True
+    )
 
 # %% ../../nbs/09_evaluate.ipynb #c43f78e5
 class Answering(Protocol):
@@ -396,13 +416,15 @@ class Ridge(msgspec.Struct, frozen=True):
         design = Design(train)
         return FittedLinear(design, Linear(alpha=self.strength).fit(design(train), train.target), train.inputs.task)
 
-# %% ../../nbs/09_evaluate.ipynb #0354f0c6
+# %% ../../nbs/09_evaluate.ipynb #3b1673a5
 def fit_baselines(
     nodes: Mapping[str, Mapping[str, Any]], train: Rows, validation: Rows, resources: Resources
 ) -> tuple[dict[str, Answering], dict[str, str]]:
     """The fitted baselines by name, and why others were left out."""
     fitted, skipped = {}, {}
     for name, node in nodes.items():
+        if name in ("notebento", "champion"):
+            raise UserError(f"evaluate.baselines names one {name!r}, which is taken", fix="give it another name")
         try:
             baseline: Learning = build(node)
             fitted[name] = baseline.fit(train, validation, resources)
@@ -440,18 +462,17 @@ def bound_checks(
                 checks.append(_check(f"{metric} {kind}", value, limit, passed, reason))
     return checks
 
-# %% ../../nbs/09_evaluate.ipynb #94023736
+# %% ../../nbs/09_evaluate.ipynb #34e2f1bc
 def champion_checks(improvement: Mapping[str, Mapping[str, float | None]], obstacle: str) -> list[dict[str, Any]]:
     """One check for each metric that was compared with the champion, or one that says why none was."""
     if obstacle:
         return [_check("champion", None, None, True, f"not compared: {obstacle}")]
     checks = []
     for metric, gain in improvement.items():
-        value, low, high = gain["value"], gain["low"], gain["high"]
+        high = gain["high"]
         worse = high is not None and high < 0
-        verdict = "worse than the champion" if worse else "not worse than the champion"
-        shown = "not defined" if value is None else f"better by {value:+.4f} ({low:+.4f} to {high:+.4f})"
-        checks.append(_check(f"{metric} champion", high, 0.0, not worse, f"{metric}: {verdict}, {shown}"))
+        reason = f"{metric}: {'worse' if worse else 'not worse'} than the champion, improvement {shown(gain, sign='+')}"
+        checks.append(_check(f"{metric} champion", high, 0.0, not worse, reason))
     return checks
 
 
@@ -532,16 +553,16 @@ def answers_plot(task: str, target: np.ndarray, answer: np.ndarray, classes: Seq
     ax.set_yticks(range(k), ticks)
     return fig
 
-# %% ../../nbs/09_evaluate.ipynb #893a7c48
+# %% ../../nbs/09_evaluate.ipynb #e3760022
 def slices_plot(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> Figure:
     """One panel for each column: `metric` of every value with its interval."""
     fig, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 4.5), sharex=True, squeeze=False)
     for ax, (column, records) in zip(axes[0], found.items(), strict=True):
-        shown = [r for r in records if metric in r]
-        for y, r in enumerate(shown):
+        present = [r for r in records if metric in r]
+        for y, r in enumerate(present):
             ax.plot([r[metric]["low"], r[metric]["high"]], [y, y], color="tab:blue")
             ax.plot(r[metric]["value"], y, "o", color="tab:blue", markersize=4)
-        ax.set_yticks(range(len(shown)), [r["value"] for r in shown], fontsize=8)
+        ax.set_yticks(range(len(present)), [r["value"] for r in present], fontsize=8)
         ax.invert_yaxis()
         ax.set(title=f"by {column}", xlabel=metric)
     fig.tight_layout()
@@ -565,7 +586,7 @@ def predictions(
         columns |= {column: pl.Series(column, values.astype(np.float32)) for column, values in parts.items()}
     return frame.select(keys).with_columns(split=pl.lit(split), **columns)
 
-# %% ../../nbs/09_evaluate.ipynb #bbc259b8
+# %% ../../nbs/09_evaluate.ipynb #d93844f8
 def metrics_table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> pl.DataFrame:
     """Models as rows, metrics as columns, `value (low to high)` as text."""
     return pl.DataFrame([{"model": name} | {m: shown(v) for m, v in found.items()} for name, found in metrics.items()])
@@ -578,9 +599,3 @@ def differences_table(differences: Mapping[str, Mapping[str, Mapping[str, float]
         shares = {f"{m} better": v["better"] for m, v in found.items()}
         records.append({"against": name} | {m: shown(v, sign="+") for m, v in found.items()} | shares)
     return pl.DataFrame(records)
-
-
-def shown(found: Mapping[str, float | None], sign: str = "") -> str:
-    """`0.773 (0.769 to 0.777)`."""
-    value, low, high = found["value"], found["low"], found["high"]
-    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})" if value is not None else "not defined"

@@ -226,22 +226,26 @@ def from_last(aggregate: Aggregate, late: bool) -> pl.Expr:
     told = pl.col(aggregate.value)
     return pl.when(pl.col(f"{aggregate.value}.known") <= pl.col("predict_at")).then(told) if late else told
 
-# %% ../../nbs/03_features.ipynb #639139cf
-def look_up(view: View, rows: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
-    """The features of `view` in order of `_row`, for `rows` with `_row`, `predict_at` and the columns `view.by`."""
-    # Sorted, because the plan reads the entities twice, and `unique` comes in another order each time.
-    entities = rows.select(view.by).unique().drop_nulls().sort(view.by).with_row_index("_entity") if view.by else rows
-    end = pl.col("predict_at") if view.at is None else view.at
-    asked = on_line(rows.select("_row", "predict_at", *view.by, _end=end), entities, view.by, "_end")
+# %% ../../nbs/03_features.ipynb #b3020130
+def look_up(views: Sequence[View], rows: pl.DataFrame, read: Mapping[Events, pl.DataFrame]) -> pl.DataFrame:
+    """The features of views with one entity and one end, for `rows` with `predict_at` and the columns `by`."""
+    by, numbered = views[0].by, rows.with_row_index("_row").lazy()
+    entities = numbered.select(by).unique().drop_nulls().with_row_index("_entity").collect() if by else rows
+    end = pl.col("predict_at") if views[0].at is None else views[0].at
+    asked = on_line(numbered.select("_row", "predict_at", *by, _end=end), entities.lazy(), by, "_end").collect()
+    plans = [_plan(view, asked.lazy(), entities.lazy(), read[view.events].lazy()) for view in views]
+    return pl.concat([asked.select("_row"), *pl.collect_all(plans)], how="horizontal").sort("_row").drop("_row")
+
+
+def _plan(view: View, asked: pl.LazyFrame, entities: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
+    """The features of `view` in the order of `asked`."""
     past = on_line(events, entities, view.by, "_known").drop_nulls("_place").rename({"_entity": "_whose"})
     past = past.with_columns(term.cum_sum().alias(name) for name, term in running(view).items())
     found = asked.join_asof(past, on="_place")
     for window in view.windows:
-        before = past.select(
-            pl.col("_place").alias("_begin"), *(pl.col(n).alias(f"{n}@{window}") for n in running(view))
-        )
+        before = past.select(_begin="_place", **{f"{name}@{window}": pl.col(name) for name in running(view)})
         found = found.with_columns(_begin=_begin(window)).join_asof(before, on="_begin")
-    return found.select("_row", **_features(view)).sort("_row").drop("_row")
+    return found.select(**_features(view))
 
 # %% ../../nbs/03_features.ipynb #fab320f0
 def _begin(window: str) -> pl.Expr:
@@ -373,22 +377,22 @@ def describe(view: View, aggregate: Aggregate, window: str) -> About:
 def _of(what: str, events: str) -> str:
     return f"{events} {what}" if what.startswith("that ") else f"{what} of {events}"
 
-# %% ../../nbs/03_features.ipynb #657a2224
+# %% ../../nbs/03_features.ipynb #0065e005
 def compute(features: FeatureSet, rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The features of `rows`, which have the record's fields and `predict_at`; in the order of the rows."""
-    record = rows.select(*features.record, "predict_at").with_row_index("_row").lazy()
-    frame = derive(features, record, features.immediate).collect()
-    seen = [frame]
-    for events in dict.fromkeys(v.events for v in features.views):
-        views = [v for v in features.views if v.events is events]
-        read = read_events(events, tables, dict.fromkeys(column for v in views for column in v.by))
-        for view in views:
-            only_whole(view, read)
-            not_ahead(view, frame)
-        seen += pl.collect_all([look_up(view, frame.lazy(), read.lazy()) for view in views])
+    frame = derive(features, rows.lazy().select(*features.record, "predict_at"), features.immediate).collect()
+    columns: dict[Events, dict[str, None]] = {}
+    groups: dict[tuple[tuple[str, ...], int], list[View]] = {}
+    for view in features.views:
+        columns.setdefault(view.events, {}).update(dict.fromkeys(view.by))
+        groups.setdefault((view.by, id(view.at)), []).append(view)
+    read = {events: read_events(events, tables, by) for events, by in columns.items()}
+    for view in features.views:
+        only_whole(view, read[view.events])
+        not_ahead(view, frame)
+    seen = pl.concat([frame, *(look_up(views, frame, read) for views in groups.values())], how="horizontal")
     later = [name for name in features.derived if name not in features.immediate]
-    whole = pl.concat(seen, how="horizontal").lazy()
-    return derive(features, whole, later).select(outputs(features)).collect()
+    return derive(features, seen.lazy(), later).select(outputs(features)).collect()
 
 
 def derive(features: FeatureSet, frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:

@@ -6,10 +6,11 @@
 __all__ = ['Task', 'Inputs', 'Rows', 'TensorRows', 'Trainer', 'combine', 'Fitted', 'Model', 'write_facts', 'read_facts', 'load',
            'check_rows', 'Vocabulary', 'vocabulary_nodes', 'Scale', 'quantiles', 'fit_scale', 'Embedding', 'fit_bins',
            'reached', 'Preparation', 'Members', 'Network', 'members_loss', 'answer_loss', 'known_loss', 'Learner',
-           'TabM', 'FittedTabM', 'Answer', 'export', 'answer_name', 'with_vocabulary', 'bare', 'LightGBM',
-           'FittedLightGBM', 'parse_trees', 'round_down', 'members', 'questions', 'forest_node', 'tree_graph']
+           'out_of_fold', 'taught', 'TabM', 'FittedTabM', 'Answer', 'export', 'answer_name', 'with_vocabulary', 'bare',
+           'LightGBM', 'FittedLightGBM', 'parse_trees', 'round_down', 'members', 'questions', 'forest_node',
+           'tree_graph']
 
-# %% ../../nbs/05_model.ipynb #0b54e70d
+# %% ../../nbs/05_model.ipynb #5721f75c
 import copy
 import importlib
 import json
@@ -19,7 +20,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, cast
 
@@ -35,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import UserError, nearest
+from .config import UserError, build, nearest
 
 # %% ../../nbs/05_model.ipynb #8473fda0
 Task = Literal["binary", "multiclass", "regression"]
@@ -56,7 +57,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
         """How many numbers a row's answer has before the sigmoid or the softmax."""
         return len(self.classes or ()) if self.task == "multiclass" else 1
 
-# %% ../../nbs/05_model.ipynb #2bde3234
+# %% ../../nbs/05_model.ipynb #ccc4a4f4
 @dataclass(frozen=True)
 class Rows:
     """Rows of one table as arrays."""
@@ -69,6 +70,14 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.numeric)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Self:
+        """Some of the rows."""
+        target = None if self.target is None else self.target[index]
+        auxiliary = None if self.auxiliary is None else self.auxiliary[index]
+        return replace(
+            self, numeric=self.numeric[index], categorical=self.categorical[index], target=target, auxiliary=auxiliary
+        )
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame, schema: Mapping[str, Any] | Inputs) -> Self:
@@ -389,7 +398,7 @@ def reached(rows: Rows) -> np.ndarray:
     parts = [np.where(np.isnan(o), np.nan, o >= t) for o, t in zip(outcomes, thresholds, strict=True)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
-# %% ../../nbs/05_model.ipynb #32521d07
+# %% ../../nbs/05_model.ipynb #da5ba912
 class Preparation(nn.Module):
     """What turns rows into the network's tensors."""
 
@@ -417,7 +426,10 @@ class Preparation(nn.Module):
         }
         if rows.target is not None:
             target = torch.from_numpy((rows.target - self.middle) / self.unit)
-            tensors["target"] = target.long() if rows.inputs.task == "multiclass" else target.float()
+            is_class = (
+                rows.inputs.task == "multiclass" and target.ndim == 1
+            )  # with two dimensions: a probability of each
+            tensors["target"] = target.long() if is_class else target.float()
         if rows.auxiliary is not None:
             tensors["auxiliary"] = torch.from_numpy(reached(rows))
         return TensorRows(tensors)
@@ -473,12 +485,12 @@ class Network(nn.Module):
         answer: Tensor = self.output(members)
         return answer  # (n, k, outputs)
 
-# %% ../../nbs/05_model.ipynb #4bff8aed
+# %% ../../nbs/05_model.ipynb #5717eedd
 def members_loss(task: Task, logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over rows and members of each member's own loss; `logits` is (n, k, outputs), `target` (n,)."""
+    """Mean over rows and members of a member's own loss; `logits` is (n, k, outputs), `target` (n,) or (n, classes)."""
     k = logits.shape[1]
     if task == "multiclass":
-        return functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k))
+        return functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0))
     loss = functional.mse_loss if task == "regression" else functional.binary_cross_entropy_with_logits
     return loss(logits[..., 0], target[:, None].expand(-1, k))
 
@@ -528,7 +540,27 @@ class Learner(LightningModule):
         groups = [{"params": weights, "weight_decay": self.model.weight_decay}, {"params": biases, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self.model.lr)
 
-# %% ../../nbs/05_model.ipynb #e2fc3f13
+# %% ../../nbs/05_model.ipynb #1aa1c8db
+def out_of_fold(
+    model: "Model", rows: Rows, validation: Rows, trainer: Trainer, folds: int, blocks: int = 12
+) -> np.ndarray:
+    """The answer to each of `rows` by a `model` fitted without the row's fold; a fold is `blocks` stretches of rows."""
+    fold = np.arange(len(rows)) * folds * blocks // len(rows) % folds
+    answers = None
+    for held in (fold == f for f in range(folds)):
+        answer = model.fit(rows[~held], validation, trainer).predict(rows[held])
+        answers = np.empty((len(rows), *answer.shape[1:])) if answers is None else answers
+        answers[held] = answer
+    return cast(np.ndarray, answers)
+
+
+def taught(rows: Rows, answers: np.ndarray, share: float) -> Rows:
+    """`rows` whose target is for the share `share` the teacher's answer, and for the rest the label."""
+    labels = cast(np.ndarray, rows.target)
+    labels = np.eye(rows.inputs.outputs)[labels] if rows.inputs.task == "multiclass" else labels
+    return replace(rows, target=(1 - share) * labels + share * answers)
+
+# %% ../../nbs/05_model.ipynb #a646091b
 class TabM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """TabM-mini: see `conf/model/tabm.yaml`."""
 
@@ -544,12 +576,18 @@ class TabM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_count: int = 20  # rarer categories count as unknown
     clip: float = 5.0  # in spreads from the median
     auxiliary_weight: float = 1.0  # of the schema's auxiliary outcomes, beside the target's 1
+    teacher: dict[str, Any] | None = None  # a model whose answers are learnt beside the labels
+    teaching: float = 0.8  # how much of the target is the teacher's answer
+    folds: int = 3  # fits of the teacher
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedTabM":
         """Fit the preparation on `train`, then the network; `validation` picks the epoch."""
         check_rows(train, validation)
         inputs, prepare = train.inputs, Preparation.fit(train, self.min_count, self.clip)
         fitted = FittedTabM(inputs, self, prepare, trainer.seed)
+        if self.teacher:
+            answers = out_of_fold(build(self.teacher), train, validation, trainer, self.folds)
+            train = taught(train, answers, self.teaching)
         rows = prepare(train)
         if fitted.network.embedding is not None:
             fit_bins(fitted.network.embedding, rows.tensors["scaled"].numpy(), np.isfinite(train.numeric), self.clip)
@@ -696,17 +734,7 @@ def _silent(logger: str) -> Iterator[None]:
     finally:
         log.setLevel(level)
 
-# %% ../../nbs/05_model.ipynb #6e5a10bd
-def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
-    """(n, F + C) float32: numbers as they are, then codes."""
-    return np.concatenate([rows.numeric, vocabulary.encode(rows.categorical).astype(np.float32)], axis=1)
-
-
-def _coded(inputs: Inputs) -> list[int]:
-    """Which columns of the table hold codes."""
-    return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
-
-# %% ../../nbs/05_model.ipynb #40fd02de
+# %% ../../nbs/05_model.ipynb #59f5aafc
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
@@ -734,31 +762,38 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             lightgbm.early_stopping(self.patience, verbose=False),
             lightgbm.record_evaluation(curve),
         ]
-        trees = lightgbm.train(self._parameters(train.inputs, trainer), data, self.rounds, [judge], callbacks=stop)
+        trees = lightgbm.train(_parameters(self, train.inputs, trainer), data, self.rounds, [judge], callbacks=stop)
         fitted = FittedLightGBM(train.inputs, vocabulary, trees.model_to_string(num_iteration=trees.best_iteration))
         losses = next(iter(curve["valid_0"].values()))
         fitted.history = [{"epoch": float(i), "validation_loss": float(loss)} for i, loss in enumerate(losses, 1)]
         return fitted
 
-    def _parameters(self, inputs: Inputs, trainer: Trainer) -> dict[str, Any]:
-        """LightGBM's own names."""
-        return {
-            "objective": inputs.task,
-            "num_class": inputs.outputs,
-            "learning_rate": self.learning_rate,
-            "num_leaves": self.leaves,
-            "min_data_in_leaf": self.min_leaf,
-            "feature_fraction": self.features,
-            "bagging_fraction": self.rows,
-            "bagging_freq": 1,
-            "lambda_l2": self.l2,
-            "cat_smooth": self.smooth,
-            "seed": trainer.seed,
-            "num_threads": trainer.threads,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
+# %% ../../nbs/05_model.ipynb #c57fe3af
+def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
+    """(n, F + C) float32: numbers as they are, then codes."""
+    return np.concatenate([rows.numeric, vocabulary.encode(rows.categorical).astype(np.float32)], axis=1)
+
+
+def _coded(inputs: Inputs) -> list[int]:
+    """Which columns of the table hold codes."""
+    return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
+
+
+def _parameters(model: LightGBM, inputs: Inputs, trainer: Trainer) -> dict[str, Any]:
+    same = {"seed": trainer.seed, "num_threads": trainer.threads, "deterministic": True, "force_row_wise": True}
+    return same | {
+        "objective": inputs.task,
+        "num_class": inputs.outputs,
+        "learning_rate": model.learning_rate,
+        "num_leaves": model.leaves,
+        "min_data_in_leaf": model.min_leaf,
+        "feature_fraction": model.features,
+        "bagging_fraction": model.rows,
+        "bagging_freq": 1,
+        "lambda_l2": model.l2,
+        "cat_smooth": model.smooth,
+        "verbosity": -1,
+    }
 
 # %% ../../nbs/05_model.ipynb #80f12d78
 class FittedLightGBM(Fitted):

@@ -705,7 +705,7 @@ def _death(tails: Mapping[int, deque[str]], report: str) -> NotebentoError:
     kind = UserError if code == UserError.exit_status else NotebentoError
     return kind(f"training process {rank} of {len(found)} {how}; its last lines:\n{last}")
 
-# %% ../../nbs/06_train.ipynb #3e92d022
+# %% ../../nbs/06_train.ipynb #e3220530
 def facts(job: Job, fitted: Fitted, rows: Mapping[str, Rows], calibration: Mapping[str, float]) -> dict[str, Any]:
     """What `training.json` says. No times: two equal trainings leave equal facts."""
     return {
@@ -713,6 +713,6 @@ def facts(job: Job, fitted: Fitted, rows: Mapping[str, Rows], calibration: Mappi
         "rows": {part: len(r) for part, r in rows.items()},
         "history": [dict(record) for record in fitted.history],
         "epochs": len(fitted.history),
-        "best_epoch": best_of(fitted.history)["epoch"] if fitted.history else None,
+        "best_epoch": int(best_of(fitted.history)["epoch"]) if fitted.history else None,
         "calibration": dict(calibration),
     }
