@@ -147,7 +147,8 @@ def test_lightning_does_what_a_plain_loop_does_to_the_bit(tmp_path):
     description = job(tmp_path)
     rows, seen = description.rows(), Capture()
     train.build(description.model).fit(rows["train"], rows["validation"], seen)
-    ours, plain_one = copy.deepcopy(seen.module), copy.deepcopy(seen.module)
+    ours, plain_one = copy.deepcopy(seen.module), copy.deepcopy(seen.module).train()
+    assert any(isinstance(part, torch.nn.Dropout) for part in plain_one.modules())
     s = description.trainer
     history = LightningTrainer(s, 7, 1, tmp_path).fit(ours, seen.rows, seen.validation)
     threads, _ = torch.get_num_threads(), torch.set_num_threads(1)

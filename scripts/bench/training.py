@@ -8,6 +8,10 @@ from one batch's start to the next one's; the lower quartile of all steps counts
 ever makes one slower. Exits with 1 when the ratio is below 0.9.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin would measure each other
+
 import argparse
 import copy
 import sys

@@ -3,8 +3,13 @@
 The names below are the public surface; they are imported when they are first used (PEP 562).
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# Threads that wait for each other sleep instead of spinning. On idle cores that costs nothing; where another process
+# wants the same cores, spinning made a fit of LightGBM sixteen times slower. Read when torch or LightGBM is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOME = {
     "Config": "config",

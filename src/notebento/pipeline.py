@@ -364,7 +364,7 @@ def shown(metric: dict[str, float | None] | None, bounds: bool = False) -> str:
     interval = f" [dim]{low:.4f} … {high:.4f}[/]" if bounds and low is not None and high is not None else ""
     return f"{metric['value']:.4f}{interval}"
 
-# %% ../../nbs/16_pipeline.ipynb #82462896
+# %% ../../nbs/16_pipeline.ipynb #76b55736
 def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     """What a run came to: its metrics, what the gate said, and what to do next."""
     made = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
@@ -372,8 +372,10 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     if "metrics.json" in made:
         say(result_table(load(made["metrics.json"])["test"], "test part, ours with 95% intervals"))
     if "comparison.json" in made:
-        for model, metrics in load(made["comparison.json"])["differences"]["test"].items():
+        found = load(made["comparison.json"])
+        for model, metrics in found["differences"]["test"].items():
             say(f"better than {model} by " + ", ".join(f"{n} {shown(m, bounds=True)}" for n, m in metrics.items()))
+        say(f"paired bootstrap of {found['bootstrap']} resamples, drawn by {found['unit']}")
     if "gate.json" in made:
         gate = load(made["gate.json"])
         say("gate [green]passed[/]" if gate["passed"] else "gate [red]refused[/]: " + "; ".join(gate["reasons"]))

@@ -386,7 +386,7 @@ def compiled(module: torch.nn.Module, wanted: bool) -> Iterator[None]:
         for part in parts:
             part._compiled_call_impl = None
 
-# %% ../../nbs/06_train.ipynb #d9f424f0
+# %% ../../nbs/06_train.ipynb #cf0f3f77
 @dataclass
 class LightningTrainer:
     """Trains a module with Lightning; see `TrainerConfig` for what `settings` decides."""
@@ -420,8 +420,8 @@ class LightningTrainer:
             batches = Batches(train.to(device), s.batch_size, self.seed, rank, world)
             judged = Batches(validation.to(device), 8192, None, rank, world)
             resume = str(checkpoint) if checkpoint.exists() else None
-            trainer.fit(module, batches, judged, ckpt_path=resume, weights_only=True)
-        module.load_state_dict(best.weights)
+            trainer.fit(module.train(), batches, judged, ckpt_path=resume, weights_only=True)
+        module.eval().load_state_dict(best.weights)
         if first:
             checkpoint.unlink(missing_ok=True)
         return losses.history
@@ -630,7 +630,7 @@ def _fit_in_processes(job: Job, stream: TextIO | None) -> Fitted:
     fitted.history = json.loads((result / "history.json").read_text())
     return fitted
 
-# %% ../../nbs/06_train.ipynb #80ea4c3c
+# %% ../../nbs/06_train.ipynb #6d3aa6a9
 def lines_of(stream: IO[str]) -> Iterator[str]:
     """The lines of `stream` until it ends; unlike a plain read this lets an interrupt through at any moment."""
     lines = queue.SimpleQueue[str | None]()
@@ -656,9 +656,10 @@ def supervise(command: list[str], stream: TextIO | None, threads: int) -> None:
     process outlives the call.
     """
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(max(1, threads)),
         "NOTEBENTO_LIFELINE": "1",
         "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, threads)),
+        "OMP_WAIT_POLICY": "passive",  # threads that spin at barriers take each other's cores: ten times slower
     }
     tails: dict[int, deque[str]] = {}
     agent = deque[str](maxlen=60)
