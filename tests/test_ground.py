@@ -63,8 +63,9 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported_by(module: str) -> set[str]:
-    """The packages that are loaded after `import notebento.<module>` in a new process."""
-    code = f"import json, sys, notebento.{module}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    """The packages that `import notebento.<module>` loads in a new process."""
+    code = f"import json, sys\nbefore = {{*sys.modules}}\nimport notebento.{module}\n"
+    code += "print(json.dumps(sorted({m.split('.')[0] for m in {*sys.modules} - before})))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(shown.stdout))
 

@@ -58,11 +58,17 @@ def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
 
 
 @pytest.mark.parametrize("line", RUNS)
-def test_run(line: str, runs: Path, customers: Path) -> None:
-    words, env = tool(line.replace("customers.csv", str(customers)), runs)
-    done = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, timeout=600)
+def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequest) -> None:
+    """The lab and somebody's own table run whole; a variant of the training runs on to the other stages nightly only."""
+    whole = "experiment=" in line or request.config.getoption("--nightly")
+    until = [] if whole else ["--until=train"]
+    words, env = tool(line.replace("customers.csv", str(customers)), runs, *until)
+    done = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "gate passed" in done.stdout and re.search(r"version v-\w+", done.stdout)
+    assert "done in" in done.stdout
+    if whole:
+        assert "gate passed" in done.stdout
+        assert re.search(r"version v-\w+", done.stdout)
 
 
 @pytest.fixture

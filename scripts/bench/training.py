@@ -1,6 +1,6 @@
 """Lightning's training loop against a plain PyTorch loop: the same model, the same batches, in one run, in turns.
 
-    python scripts/bench/training.py [--rows 16384] [--rounds 6]
+    python scripts/bench/training.py [--rows 16384] [--rounds 8]
 
 The network and the rows have the flights' shape. Lightning's side is what a run uses: schedule, gradient clipping,
 moving average and loss records included. The plain side does nothing but forward, backward and step. A step is timed
@@ -89,7 +89,7 @@ def by_hand(module: LightningModule, batches: Batches) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=16_384)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     config, seen = compose(), Capture()
     build({**config.model, "teacher": None}).fit(flights(options.rows), flights(1024), seen)

@@ -122,7 +122,7 @@ def check_parameters(notebook: Path) -> None:
             fix=f"assign {' and '.join(PARAMETERS)} there, nothing else",
         )
 
-# %% ../../nbs/16_pipeline.ipynb #75004869
+# %% ../../nbs/16_pipeline.ipynb #dd1c24d1
 class StageError(NotebentoError):
     """A cell of a stage failed. Its exit status is that of the error in the cell."""
 
@@ -155,9 +155,10 @@ def execute(stage: str, notebook: Path, overrides: list[str], run_dir: Path) -> 
     executed.parent.mkdir(parents=True, exist_ok=True)
     given = {"overrides": overrides, "run_dir": str(run_dir)}
     with tempfile.TemporaryDirectory(prefix="notebento-") as sockets:
+        manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
         kernel = {
             "kernel_name": "python3",
-            "config": KernelConfig(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            "config": KernelConfig(KernelManager=manager, NotebookClient={"coalesce_streams": True}),
             "extra_arguments": ["--log-level=CRITICAL"],  # it would call its own orderly end an error
         }
         try:
