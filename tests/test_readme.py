@@ -59,7 +59,7 @@ def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
 
 @pytest.mark.parametrize("line", RUNS)
 def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequest) -> None:
-    """The lab and somebody's own table run whole; a variant of the training runs on to the other stages nightly only."""
+    """The lab and an own table run whole; a variant of the training stops after it, but for the nightly tests."""
     whole = "experiment=" in line or request.config.getoption("--nightly")
     until = [] if whole else ["--until=train"]
     words, env = tool(line.replace("customers.csv", str(customers)), runs, *until)
