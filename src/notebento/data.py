@@ -701,14 +701,14 @@ def plot_parts(rows: pl.DataFrame, data: DataConfig, split: Mapping[str, Any]) -
     plt.close(fig)
     return fig
 
-# %% ../../nbs/02_data.ipynb #1832a8e3
+# %% ../../nbs/02_data.ipynb #c7a3af26
 def leaks(
     rows: pl.DataFrame,
     target: str,
     columns: Sequence[str],
     task: str = "binary",
     limit: float = 0.995,
-    most: int = 20_000,
+    most: int = 5_000,
 ) -> list[tuple[str, float]]:
     """Columns that alone predict `target` better than `limit`, the worst first, by at most `most` labelled rows.
 

@@ -122,7 +122,7 @@ def check_parameters(notebook: Path) -> None:
             fix=f"assign {' and '.join(PARAMETERS)} there, nothing else",
         )
 
-# %% ../../nbs/16_pipeline.ipynb #dd1c24d1
+# %% ../../nbs/16_pipeline.ipynb #e0173785
 class StageError(NotebentoError):
     """A cell of a stage failed. Its exit status is that of the error in the cell."""
 
@@ -158,7 +158,8 @@ def execute(stage: str, notebook: Path, overrides: list[str], run_dir: Path) -> 
         manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
         kernel = {
             "kernel_name": "python3",
-            "config": KernelConfig(KernelManager=manager, NotebookClient={"coalesce_streams": True}),
+            "config": KernelConfig(KernelManager=manager),
+            "coalesce_streams": True,
             "extra_arguments": ["--log-level=CRITICAL"],  # it would call its own orderly end an error
         }
         try:
