@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from notebento.export import session
+
 LIMITS = {1: 80.0, 64: 20.0}  # batch size -> µs a record
 ROOT = Path(__file__).parents[2]
 
@@ -26,16 +28,6 @@ def find(path: Path) -> Path:
     if not found:
         raise SystemExit(f"{path} holds no model.onnx; name one, or make one: notebento run experiment=lab")
     return found[0]
-
-
-def open_session(path: Path) -> ort.InferenceSession:
-    """A session with the options of the service: one thread, nobody spins, no denormals."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def some_rows(path: Path, n: int) -> dict[str, np.ndarray]:
@@ -53,14 +45,14 @@ def some_rows(path: Path, n: int) -> dict[str, np.ndarray]:
     return feed
 
 
-def measure(session: ort.InferenceSession, feed: dict[str, np.ndarray], seconds: float) -> np.ndarray:
+def measure(graph: ort.InferenceSession, feed: dict[str, np.ndarray], seconds: float) -> np.ndarray:
     """Seconds of each call, over about `seconds` after a warm-up."""
     for _ in range(50):
-        session.run(None, feed)
+        graph.run(None, feed)
     times, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        session.run(None, feed)
+        graph.run(None, feed)
         times.append(time.perf_counter() - start)
     return np.array(times)
 
@@ -72,12 +64,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when the median is above its limit")
     arguments = parser.parse_args()
     path = find(arguments.path)
-    session = open_session(path)
+    graph = session(path.read_bytes())
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB, {len(onnx.load(path).graph.node)} nodes, one thread")
     print(f"{'batch':>6}{'median':>9}{'best 1%':>9}{'limit':>7}{'ratio':>7}   µs a record")
     slow = False
     for n, limit in LIMITS.items():
-        times = measure(session, some_rows(path, n), arguments.seconds) * 1e6 / n
+        times = measure(graph, some_rows(path, n), arguments.seconds) * 1e6 / n
         median, best = np.quantile(times, [0.5, 0.01])
         slow |= bool(median > limit)
         print(f"{n:>6}{median:>9.1f}{best:>9.1f}{limit:>7.0f}{median / limit:>7.2f}")

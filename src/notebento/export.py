@@ -48,14 +48,13 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
         """Every column that the graph reads."""
         return self.numeric + self.categorical
 
-# %% ../../nbs/08_export.ipynb #816a114d
+# %% ../../nbs/08_export.ipynb #1163b57a
 def session(model: bytes) -> ort.InferenceSession:
     """A session on one thread. Many may use it: it is thread-safe, and releases the interpreter while it runs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 # %% ../../nbs/08_export.ipynb #93a5d8df
