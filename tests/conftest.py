@@ -1,6 +1,7 @@
 """What every test file may use."""
 
 import os
+import signal
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,6 +10,11 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_configure() -> None:
+    # A shell ignores the interrupt key for what it starts in the background, and every child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
