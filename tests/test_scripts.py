@@ -251,7 +251,12 @@ def test_a_python_that_is_too_new_says_so(
 def test_every_check_runs_also_when_one_failed(installed: Path) -> None:
     result = start(installed, "test.py", FAILING="mypy nbdev_test")
     assert result.returncode == 1
-    for line in ["ruff check", "lint-imports --no-logo", "notebento run experiment=lab --into=lab --no-export", "pytest"]:
+    for line in [
+        "ruff check",
+        "lint-imports --no-logo",
+        "notebento run experiment=lab --into=lab --no-export",
+        "pytest",
+    ]:
         assert f"\n{line}\n" in result.stdout
     *summary, total = result.stdout.splitlines()[-9:]
     assert {line.split(" s  ")[1] for line in summary if "FAILED" in line} == {"types", "notebook cells"}
