@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['NotebentoError', 'GateError', 'UserError', 'nearest', 'Frozen', 'Node', 'plain', 'convert', 'build', 'ProjectConfig',
            'ColumnContract', 'TableContract', 'DataConfig', 'TrainerConfig', 'RangeConfig', 'TuneConfig', 'BoundConfig',
-           'EvaluateConfig', 'CardConfig', 'RegistryConfig', 'ServeConfig', 'StageConfig', 'PipelineConfig', 'Config',
-           'project_root', 'runs_folder', 'compose']
+           'EvaluateConfig', 'CardConfig', 'RegistryConfig', 'StoreConfig', 'ServeConfig', 'StageConfig',
+           'PipelineConfig', 'Config', 'project_root', 'runs_folder', 'compose', 'combinations', 'stage_config']
 
-# %% ../../nbs/00_config.ipynb #ebcdf365
+# %% ../../nbs/00_config.ipynb #9034d466
 import difflib
+import hashlib
 import importlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, cast, get_type_hints
 
 import msgspec
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 # %% ../../nbs/00_config.ipynb #9e78c0a9
 class NotebentoError(Exception):
@@ -94,7 +94,7 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
-# %% ../../nbs/00_config.ipynb #d71f6cd2
+# %% ../../nbs/00_config.ipynb #1a62d084
 def convert(value: Any, type: Any, path: str = "") -> Any:
     """`value` as `type`, without guessing. Raises `UserError`, which names the place below `path`."""
     try:
@@ -134,7 +134,7 @@ class ProjectConfig(Frozen, frozen=True):
 
     name: str
 
-# %% ../../nbs/00_config.ipynb #7d49d256
+# %% ../../nbs/00_config.ipynb #9eb16ef1
 class ColumnContract(Frozen, frozen=True):
     """What a column's values must be. What is left out is not checked."""
 
@@ -168,6 +168,7 @@ class DataConfig(Frozen, frozen=True):
     validation_months: int | None  # calendar months; null: a share of the rows instead
     test_months: int | None
     max_rejected: float  # share of a table's rows that may break its contract
+    files: tuple[str | None, ...]  # files, folders or patterns that the source reads; null: no file, so read every time
     validation_share: float = 0.15
     test_share: float = 0.15
     max_leak: float = 0.995  # a column that alone predicts the target better than this is taken for a leak; 1: none is
@@ -253,6 +254,18 @@ class RegistryConfig(Frozen, frozen=True):
     url: str | None  # of the ledger's database; null: SQLite under runs/registry/<ledger>/
     card: CardConfig
 
+# %% ../../nbs/00_config.ipynb #cbd2525b
+class StoreConfig(Frozen, frozen=True):
+    """The online feature store."""
+
+    backend: Literal["sqlite", "redis"]
+    url: str | None  # of the server; of SQLite the file, null: runs/store/<name>.db
+    name: str
+    horizon: str  # so far back from its clock the store answers: "90m", "4h", "2d"
+    stale_after: str  # an answer for a time this long after the store's clock is stale
+    deadline_ms: int  # a read that takes longer comes back without features
+    retry_s: float  # so long a write is tried again while the store is busy or away
+
 # %% ../../nbs/00_config.ipynb #4a5016cf
 class ServeConfig(Frozen, frozen=True):
     """The HTTP service."""
@@ -265,7 +278,7 @@ class ServeConfig(Frozen, frozen=True):
     max_latency_ms: int  # a request that would wait longer is refused with 503
     max_body_mb: int  # a larger request is refused with 413
 
-# %% ../../nbs/00_config.ipynb #8943245e
+# %% ../../nbs/00_config.ipynb #6b881777
 class StageConfig(Frozen, frozen=True):
     """One stage of a pipeline: its notebook, what it may read, what it makes."""
 
@@ -275,7 +288,10 @@ class StageConfig(Frozen, frozen=True):
     optional: tuple[str, ...] = ()  # artifacts it uses when they exist
     outputs: tuple[str, ...] = ()  # artifacts that two runs must agree on
     recorded: tuple[str, ...] = ()  # artifacts that hold facts of one run: kept, not compared
+    files: tuple[str | None, ...] = ()  # what else it reads, see `data.files`
     gate: str = ""  # an output with `passed`: when that is false, nothing after this stage runs
+    timeout: float | None = None  # seconds, then the stage has failed; null: as long as it takes
+    retries: int = 0  # how often it is tried again when it broke, though not when the input was wrong
 
 
 class PipelineConfig(Frozen, frozen=True):
@@ -284,7 +300,7 @@ class PipelineConfig(Frozen, frozen=True):
     name: str
     stages: dict[str, StageConfig]
 
-# %% ../../nbs/00_config.ipynb #f8de5d50
+# %% ../../nbs/00_config.ipynb #42df4f15
 class Config(Frozen, frozen=True):
     """The whole configuration of a run."""
 
@@ -293,6 +309,7 @@ class Config(Frozen, frozen=True):
     project: ProjectConfig
     data: DataConfig
     features: Node
+    store: StoreConfig
     model: Node
     trainer: TrainerConfig
     tune: TuneConfig
@@ -301,7 +318,7 @@ class Config(Frozen, frozen=True):
     serve: ServeConfig
     pipeline: PipelineConfig
 
-# %% ../../nbs/00_config.ipynb #86bea001
+# %% ../../nbs/00_config.ipynb #5e2aa9b8
 def project_root() -> Path:
     """The project's folder: `NOTEBENTO_HOME`, or the nearest one above that holds `conf/config.yaml`."""
     home = os.environ.get("NOTEBENTO_HOME")
@@ -318,13 +335,26 @@ def runs_folder() -> Path:
     """Where all state of the embedded default lives: `NOTEBENTO_RUNS`, or `runs/` in the project."""
     return Path(os.environ.get("NOTEBENTO_RUNS") or project_root() / "runs").resolve()
 
-# %% ../../nbs/00_config.ipynb #b694c3e3
+# %% ../../nbs/00_config.ipynb #2d4aab7c
 def compose(overrides: Iterable[str] = ()) -> Config:
     """The configuration of `conf/`, changed by `overrides` such as `"experiment=lab"` or `"trainer.epochs=3"`.
 
     Raises `UserError` for an unknown group, choice or key (it proposes the nearest) and for a value of another type.
     """
+    overrides = list(overrides)
+    memory = _memory(overrides)
+    raw = _recall(memory)
+    if raw is None:
+        raw = _checked(overrides)
+    config: Config = convert(raw, Config)
+    _remember(memory, raw)
+    return config
+
+
+def _checked(overrides: Iterable[str]) -> dict[str, Any]:
     parsed = [_parse(o) for o in overrides]
+    for override in parsed:
+        _check_single(override)
     choices = [o for o in parsed if _options(o.key_or_group)]
     for choice in choices:
         _check_choice(choice)
@@ -337,20 +367,54 @@ def compose(overrides: Iterable[str] = ()) -> Config:
     values = dict(_leaves(raw))
     for key in (k for k in keys if _is_open(k, keys)):
         _check_kind(key, keys[key], values.get(key))
-    config: Config = convert(raw, Config)
-    return config
+    return raw
 
-# %% ../../nbs/00_config.ipynb #7ed4b769
-def _parse(text: str) -> Override:
+# %% ../../nbs/00_config.ipynb #cb029016
+def _memory(overrides: list[str]) -> Path | None:
+    conf = project_root() / "conf"
+    files = {p.relative_to(conf).as_posix(): p.read_bytes() for p in sorted(conf.rglob("*.yaml"))}
+    if any(b"oc.env" in content for content in files.values()) or any("oc.env" in o for o in overrides):
+        return None
+    names = json.dumps([overrides, {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}])
+    return runs_folder() / "cache" / "config" / f"{hashlib.sha256(names.encode()).hexdigest()}.json"
+
+
+def _recall(memory: Path | None) -> dict[str, Any] | None:
     try:
-        override = OverridesParser.create().parse_override(text)
+        return cast(dict[str, Any], json.loads(memory.read_bytes())) if memory else None
+    except (OSError, ValueError):
+        return None
+
+
+def _remember(memory: Path | None, raw: dict[str, Any]) -> None:
+    if memory is None or memory.exists():
+        return
+    part = memory.with_suffix(f".{os.getpid()}.part")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(raw))
+        part.replace(memory)
+    except (OSError, TypeError):  # nowhere to write to, or a value that JSON does not know: Hydra composes again
+        with suppress(OSError):
+            part.unlink()
+
+# %% ../../nbs/00_config.ipynb #1ecb68db
+def _parse(text: str) -> "Override":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
     except HydraException as e:
         raise UserError(f"{text!r} is not an override", fix="write key=value, for example trainer.epochs=3") from e
+
+
+def _check_single(override: "Override") -> None:
     if override.is_sweep_override():
         raise UserError(
-            f"{text!r} asks for several values at once", fix="give one value, or quote it if it holds a comma"
+            f"{override.input_line!r} asks for several values at once",
+            fix="add --multirun to run them all, or quote the value if it holds a comma",
         )
-    return override
 
 
 def _options(group: str) -> list[str]:
@@ -358,7 +422,7 @@ def _options(group: str) -> list[str]:
     return sorted(f.stem for f in folder.glob("*.yaml")) if group and folder.is_dir() else []
 
 
-def _check_choice(override: Override) -> None:
+def _check_choice(override: "Override") -> None:
     group, options = override.key_or_group, _options(override.key_or_group)
     if (value := override.value()) is not None and value not in options:
         raise UserError(
@@ -373,7 +437,13 @@ def _check_key(key: str, keys: Mapping[str, Any]) -> None:
         raise UserError(f"there is no configuration key {key!r}.{nearest(key, known)}", fix="see the files in conf/")
 
 
-def _hydra(overrides: Iterable[Override]) -> dict[str, Any]:
+def _hydra(overrides: Iterable["Override"]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
             composed = hydra_compose("config", [str(o.input_line) for o in overrides])
@@ -390,7 +460,25 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     else:
         yield path, node
 
-# %% ../../nbs/00_config.ipynb #e0fb22d9
+# %% ../../nbs/00_config.ipynb #1d5fc128
+def combinations(overrides: Iterable[str]) -> list[list[str]]:
+    """The overrides of every run of a sweep: all combinations of what `overrides` list, `model.lr=1e-3,2e-3`.
+
+    Raises `UserError` for an interval, which only a search (`pipeline=tuned`) can draw from.
+    """
+    listed = []
+    for override in map(_parse, overrides):
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{override.input_line!r} is not a list of values",
+                fix="write key=1,2,3 or key=range(1,4), or use tune.space",
+            )
+        key = override.get_key_element()
+        sweep = override.is_sweep_override()
+        listed.append([f"{key}={v}" for v in override.sweep_string_iterator()] if sweep else [str(override.input_line)])
+    return [list(chosen) for chosen in product(*listed)]
+
+# %% ../../nbs/00_config.ipynb #936ce836
 def _is_open(key: str, keys: Mapping[str, Any]) -> bool:
     parents = key.split(".")
     return any(".".join(parents[:n]) + "._target_" in keys for n in range(1, len(parents)))
@@ -407,3 +495,11 @@ def _check_kind(key: str, default: Any, value: Any) -> None:
     raise UserError(
         f"{key}: {value!r} is not of the kind of its default, {default!r}", fix=f"for example {key}={default}"
     )
+
+# %% ../../nbs/00_config.ipynb #c8c48886
+def stage_config(name: str, config: Config) -> StageConfig:
+    """What the pipeline of `config` declares for the stage `name`. Raises `UserError` when it has no such stage."""
+    stages = config.pipeline.stages
+    if name not in stages:
+        raise UserError(f"there is no stage '{name}'.{nearest(name, stages)}", fix=f"its stages: {', '.join(stages)}")
+    return stages[name]
