@@ -75,7 +75,7 @@ _APPEND_ONLY = {
     ],
 }
 
-# %% ../../nbs/10_registry.ipynb #19b4ffa8
+# %% ../../nbs/10_registry.ipynb #4963bf62
 class Ledger:
     """The append-only history called `name` in the database at `url`."""
 
@@ -186,7 +186,7 @@ def reigns(history: Iterable[Entry]) -> list[str]:
             champions.pop()
     return champions
 
-# %% ../../nbs/10_registry.ipynb #2f20773c
+# %% ../../nbs/10_registry.ipynb #6a7e893f
 RECORDED = ("export.json",)
 
 
@@ -335,7 +335,7 @@ def taking_back(history: list[Entry], reason: str, approval: str) -> list[Entry]
         raise UserError(f"there is nothing to roll back to: {now}", fix="notebento models history")
     return [entry("rollback", champions[-2], champions[-1], reason, approval)]
 
-# %% ../../nbs/10_registry.ipynb #38420c63
+# %% ../../nbs/10_registry.ipynb #be6cf4c7
 class Registry:
     """The versions in the folder `store` and their `ledger`."""
 
@@ -498,7 +498,7 @@ def _slice_table(column: str, records: list[dict[str, Any]]) -> str:
     )
     return _table([column, "rows", *(name.replace("_", " ") for name in names)], rows)
 
-# %% ../../nbs/10_registry.ipynb #c818653a
+# %% ../../nbs/10_registry.ipynb #7950b6dd
 def _split_table(split: dict[str, Any]) -> str:
     parts = [part for part in ("train", "validation", "test") if part in split]
     rows = (
