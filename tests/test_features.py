@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from notebento.config import UserError, build, compose
 from notebento.data import flight_table, package_data, take, with_zones
-from notebento.features import (
+from notebento.features import flown
+from notebento.views import (
     Events,
     FeatureSet,
     Field,
+    Moment,
+    Table,
     Value,
     View,
     compute,
@@ -112,11 +115,13 @@ def another(draw):
         later = (pl.lit(now) - pl.col("sched_dep")).dt.total_minutes().clip(-30) + drawn(1, 900)
         flights = flights.with_columns(
             dep_delay=pl.when(left).then("dep_delay").when(drawn(0, 9) > 2).then(late),
-            arr_delay=pl.when(landed).then("arr_delay").when(drawn(0, 9) > 2).then(later),
             tailnum=pl.when(pl.col("sched_dep") - 2 * HOUR <= now)
             .then("tailnum")
             .otherwise(drawn(1, 4000).cast(pl.String)),
         )
+        later = pl.max_horizontal(later, pl.col("dep_delay") + 1)  # after its departure, if it leaves at all
+        lands = pl.col("dep_delay").is_not_null() & (drawn(0, 9) > 2)
+        flights = flights.with_columns(arr_delay=pl.when(landed).then("arr_delay").when(lands).then(later))
         return flights.drop("sched_dep", "departed", "arrived")
 
     return future
@@ -170,7 +175,7 @@ def test_small_histories_with_ties_and_late_events(events, questions, everything
     values = {"v": Value(v), "big": Value(v > 0), "late": Value(v, known=pl.col("told"))}
     windowed = {"n": count(), "sum": total("v"), "mean": mean("v"), "big": share("big")}
     view = View(
-        Events("events", "t", pl.col("at"), pl.col("known"), values, key=("id",)),
+        Events("events", Table("t", ("id",), pl.col("at")), pl.col("at"), pl.col("known"), values),
         () if everything else ("who",),
         {**windowed, "last": last("v"), "late": last("late"), "ago": since()},
         windows=("7m", "30m", "ever"),
@@ -206,16 +211,25 @@ def by_definition(events, who, now, everything):
 
 def test_planted_leaks_are_refused(year):
     tables = year[1]
-    peek = Events("landings", "flights", pl.col("arrived"), pl.col("departed"), {})
+    departed, arrived = pl.col("departed"), pl.col("arrived")
     with pytest.raises(UserError, match="landings are known before they happened"):
-        read_events(peek, tables)
+        read_events(Events("landings", flown, arrived, departed, {}), tables)
+    late = Events("departures", flown, departed, departed, {"late": Value(pl.col("arr_delay") > 15)})
+    with pytest.raises(UserError, match="the departures tell 'late' before it is known: of 3"):
+        read_events(late, tables)
+    cancelled = Events("calls", flown, pl.col("sched_dep"), pl.col("sched_dep"), {}, where=departed.is_null())
+    with pytest.raises(UserError, match="the calls tell 'where' before it is known"):
+        read_events(cancelled, tables)
+    legs = Events("legs", flown, pl.col("sched_dep") - 3 * HOUR, pl.col("sched_dep") - 3 * HOUR, {})
+    with pytest.raises(UserError, match="the legs tell 'tailnum' before it is known"):
+        read_events(legs, tables, ["tailnum"])
     features = FeatureSet({"origin": Field("string"), "sched_dep": Field("datetime")})
     with pytest.raises(UserError, match="'arr_delay', which is neither in the record nor a feature"):
         features.derive("cheat", pl.col("arr_delay"))
+    takeoffs = Events("takeoffs", flown, departed, departed, {})
     with pytest.raises(UserError, match="'arrived', which is neither in the record nor a feature"):
-        features.add(View(peek, ("origin",), {"n": count()}, ("1h",), at=pl.col("arrived")))
-    takeoffs = Events("takeoffs", "flights", pl.col("departed"), pl.col("departed"), {})
-    features.add(View(takeoffs, ("origin",), {"n": count()}, ("1h",), at=pl.col("sched_dep")))
+        features.add(View(takeoffs, ("origin",), {"n": count()}, ("1h",), at=Moment("arrived")))
+    features.add(View(takeoffs, ("origin",), {"n": count()}, ("1h",), at=Moment("sched_dep")))
     rows = tables["flights"].head(10).with_columns(predict_at=pl.col("sched_dep") - 2 * HOUR)
     with pytest.raises(UserError, match="looks ahead: for 10 rows"):
         compute(features, rows, tables)
