@@ -23,12 +23,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notebento.catalogue import Watch
 from notebento.config import CardConfig, NotebentoError, RegistryConfig, ServeConfig, UserError, plain, project_root
 from notebento.export import Field, Graph, Signature, golden, write_bundle
 from notebento.registry import Lineage, Registry, Version
-from notebento.serve import ENVIRONMENT, Reader, RequestError, Responder, build_bento, check_golden, deploy, server
+from notebento.serve import (
+    ENVIRONMENT,
+    Deployment,
+    Reader,
+    RequestError,
+    Responder,
+    build_bento,
+    check_golden,
+    deploy,
+    server,
+)
 
 SETTINGS = ServeConfig("127.0.0.1", 0, 1, None, 64, 5000, 1)
+DEPLOYMENT = Deployment("", "", SETTINGS)
 
 # Late is who has a delay; B6 more than others. `hour` is computed from the record, and the carrier BOOM breaks that.
 GRAPH = """
@@ -351,7 +363,13 @@ def responder(task: str, answer: np.ndarray, classes=None) -> Responder:
     schema = Signature(task=task, target="t", numeric=("x",), categorical=(), classes=classes)
     made = Responder(toy_graph(), "v-1", threshold=0.5)
     made.schema, made.reader, made.features = schema, Reader(schema), None
-    made.graph = type("Fixed", (), {"predict": lambda self, frame: np.repeat(answer[None], len(frame), 0)})()
+    made.watch = Watch(schema.numeric, {})
+    empty = np.zeros((1, 1), np.float32), np.empty((1, 0), object)
+    fixed = {
+        "arrays": lambda self, frame: empty,
+        "run": lambda self, *arrays: np.repeat(answer[None], len(arrays[0]), 0),
+    }
+    made.graph = type("Fixed", (), fixed)()
     return made
 
 
@@ -442,7 +460,7 @@ def bento(home, registry):
     found = Registry.open(registry)
     folder = home / "bento"
     folder.mkdir()
-    tag = build_bento(folder, found.bundle("champion"), found.version("champion"), SETTINGS, project_root())
+    tag = build_bento(folder, found.bundle("champion"), found.version("champion"), DEPLOYMENT, project_root())
     assert tag == f"toy:{found.champion()}"
     return folder
 
@@ -479,7 +497,7 @@ def test_a_wheel_that_cannot_be_built_says_why(home, registry, tmp_path):
     (tmp_path / "src").mkdir()
     version = Version("v-1", "", "toy", "", Lineage(), {}, {})
     with pytest.raises(NotebentoError, match=r"(?s)wheel could not be built:.*TOMLDecodeError.*fix: pip wheel"):
-        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), version, SETTINGS, tmp_path)
+        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), version, DEPLOYMENT, tmp_path)
 
 
 @pytest.mark.nightly

@@ -16,5 +16,5 @@ wheel = next(here.glob("wheels/*.whl")).name
 Predictor.image = (
     bentoml.images.Image(base_image="python:3.11-slim", distro="", python_version="3.11", lock_python_packages=False)
     .build_include("wheels", "requirements.lock")
-    .python_packages(f"./wheels/{wheel}")
+    .python_packages(f"./wheels/{wheel}", "redis")
 )

@@ -29,7 +29,7 @@ class Field(msgspec.Struct, frozen=True):
     type: str  # string, number or datetime
     required: bool = True
 
-# %% ../../nbs/08_export.ipynb #8f6e6cf1
+# %% ../../nbs/08_export.ipynb #c9e2566a
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a version reads and answers: `schema.json` of its bundle."""
 
@@ -42,6 +42,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     request: tuple[str, ...] = ()  # the columns that can be computed from such a record alone
     features: dict[str, Any] = {}  # the configuration that built the columns, to build them again
     threshold: float | None = None  # binary: from this probability on we say yes
+    time: str | None = None  # the field that says when it happens
+    lead_hours: float = 0.0  # how long before that it is predicted
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -57,19 +59,28 @@ def session(model: bytes) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-# %% ../../nbs/08_export.ipynb #93a5d8df
+# %% ../../nbs/08_export.ipynb #455fa5cf
 def numbers(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """(n, columns) float32, null as NaN. Raises `UserError` for a column that holds no numbers."""
-    table = np.empty((len(frame), len(names)), np.float32)
-    for i, name in enumerate(names):
-        try:
-            table[:, i] = frame[name].cast(pl.Float32).fill_null(float("nan")).to_numpy()
-        except pl.exceptions.PolarsError as e:
-            raise UserError(
-                f"the model reads {name!r} as a number, and the input holds {frame[name].dtype}",
-                fix=f"convert the column {name!r} to numbers",
-            ) from e
-    return table
+    if not names:
+        return np.empty((len(frame), 0), np.float32)
+    columns = [pl.col(name).cast(pl.Float32).fill_null(float("nan")) for name in names]
+    try:
+        return np.ascontiguousarray(frame.select(columns).to_numpy())
+    except pl.exceptions.PolarsError as e:
+        name = next((n for n, c in zip(names, columns, strict=True) if not _computes(frame, c)), names[0])
+        raise UserError(
+            f"the model reads {name!r} as a number, and the input holds {frame[name].dtype}",
+            fix=f"convert the column {name!r} to numbers",
+        ) from e
+
+
+def _computes(frame: pl.DataFrame, column: pl.Expr) -> bool:
+    try:
+        frame.select(column)
+    except pl.exceptions.PolarsError:
+        return False
+    return True
 
 
 def strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
@@ -151,7 +162,7 @@ def edge_rows(row: pl.DataFrame, schema: Signature) -> pl.DataFrame:
     )
     return pl.concat([row.with_columns(change) for change in changes])
 
-# %% ../../nbs/08_export.ipynb #cbeefa20
+# %% ../../nbs/08_export.ipynb #6f02f4fe
 BATCHES = (1, 2, 7, 64, 1024)
 
 
