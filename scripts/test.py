@@ -22,7 +22,7 @@ def main(arguments):
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
-    environment.ensure("train", "lab", "baselines", "postgres", "dev")
+    environment.ensure("train", "lab", "baselines", "postgres", "redis", "dev")
     if arguments and arguments != ["--nightly"]:
         return environment.become("pytest", *arguments)
     return checks.run_all(arguments)

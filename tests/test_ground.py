@@ -26,12 +26,18 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 PUBLIC = {
     "Config": "config",
+    "Events": "views",
+    "FeatureSet": "views",
+    "FeatureStore": "store",
     "GateError": "config",
     "Graph": "export",
     "Manifest": "run",
     "NotebentoError": "config",
     "Stage": "run",
+    "Table": "views",
     "UserError": "config",
+    "Value": "views",
+    "View": "views",
     "build": "config",
     "compose": "config",
 }
@@ -42,11 +48,14 @@ SERVED = ["config", "run", "features", "export", "registry", "serve"]
 # Packages that we import and that are another one's interface rather than a dependency of our own.
 COMES_WITH = {
     "jupyter-client": "papermill",
+    "jupyter-core": "papermill",
     "markdown-it-py": "rich",
     "nbclient": "papermill",
     "nbformat": "papermill",
     "omegaconf": "hydra-core",
     "prometheus-client": "bentoml",
+    "psutil": "ipykernel",
+    "pygments": "rich",
     "starlette": "bentoml",
     "torchmetrics": "pytorch-lightning",
     "traitlets": "papermill",

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,19 +23,24 @@ from notebento.config import project_root
 README = (project_root() / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if "curl" not in block]
-RUNS = [line for line in LINES if line.startswith(".venv/bin/notebento run")]
+RUNS = [line for line in LINES if line.startswith(".venv/bin/notebento run ")]
 CURL = next(block for block in BLOCKS if "curl" in block)
 
 
 def test_every_command_of_the_readme_is_known_here() -> None:
     assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
-    assert len(RUNS) == 5 and [line.split()[1] for line in LINES[2:] if line not in RUNS] == ["models", "serve"]
+    others = [line.split()[1] for line in LINES[2:] if line not in RUNS]
+    features = ["features", "features", "features"]
+    assert len(RUNS) == 7 and others == ["verify", "runs", "models", *features, "serve"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """State of their own for these commands, so that the first run finds no champion."""
-    return tmp_path_factory.mktemp("runs")
+    """State of their own for these commands, so that the first run finds no champion; and what the lab run computed."""
+    folder, known = tmp_path_factory.mktemp("runs"), project_root() / "runs/cache"
+    if known.is_dir():
+        shutil.copytree(known, folder / "cache")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,8 @@ def customers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     """The words of a command line of the README and its environment; for the flights with the lab's configuration."""
     words = shlex.split(line)
-    lab = [] if any(w.startswith("experiment=") for w in words) else ["experiment=lab"]
+    takes = words[1] in ("run", "models", "serve") and not any(w.startswith("experiment=") for w in words)
+    lab = ["experiment=lab"] if takes else []
     program = str(Path(sys.executable).with_name(Path(words[0]).name))
     return [program, *words[1:], *lab, *more], {**os.environ, "NOTEBENTO_RUNS": str(runs)}
 
@@ -60,15 +67,47 @@ def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
 @pytest.mark.parametrize("line", RUNS)
 def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequest) -> None:
     """The lab and an own table run whole; a variant of the training stops after it, but for the nightly tests."""
-    whole = "experiment=" in line or request.config.getoption("--nightly")
+    whole = "experiment=" in line or "--plan" in line or request.config.getoption("--nightly")
     brief = [] if whole else ["--until=train", "tune.trials=1"]
-    words, env = tool(line.replace("customers.csv", str(customers)), runs, *brief)
+    said = printed(line.replace("customers.csv", str(customers)), runs, *brief)
+    if "--plan" in line:
+        assert "nothing to do" in said  # the lab has just run
+    elif "--multirun" in line:
+        assert re.search(r"model.lr .*run .*\n +0.00[12] ", said) and "2 cached" in said
+    else:
+        assert "done in" in said
+    if whole and "--" not in line:
+        assert "gate passed" in said
+        assert re.search(r"version v-\w+", said)
+
+
+def test_what_ran_is_listed(runs: Path) -> None:
+    said = printed(next(line for line in LINES if line.endswith("runs list")), runs)
+    assert re.search(r"^20\d{6}-\d{6}-\w{4}  done .* auc 0\.[67]\d+ .* experiment=lab$", said, re.M)
+
+
+@pytest.mark.nightly
+def test_verify(runs: Path) -> None:
+    """The lab run again, here from the working tree: its commit may be behind."""
+    listed = printed(".venv/bin/notebento runs list --all", runs)
+    lab = next(line.split()[0] for line in listed.splitlines() if line.endswith(" experiment=lab"))
+    said = printed(next(line for line in LINES if line.endswith("verify")), runs, lab, "--here")
+    assert "identical" in said and "different" not in said and "missing" not in said
+
+
+def printed(line: str, runs: Path, *more: str) -> str:
+    """What a command says that ends well."""
+    words, env = tool(line, runs, *more)
     done = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "done in" in done.stdout
-    if whole:
-        assert "gate passed" in done.stdout
-        assert re.search(r"version v-\w+", done.stdout)
+    return done.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if " features " in line])
+def test_features(line: str, runs: Path) -> None:
+    words, env = tool(line, runs)
+    done = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout, done.stderr
 
 
 @pytest.fixture

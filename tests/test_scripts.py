@@ -43,7 +43,7 @@ SCRIPTS = "[console_scripts]\\n" + "".join(f"{{c}} = toy:main\\n" for c in {COMM
 
 def build_editable(folder, config_settings=None, metadata_directory=None):
     exec(os.environ.get("FAULT", ""))
-    extras = "".join(f"Provides-Extra: {{e}}\\n" for e in ("train", "lab", "baselines", "postgres", "dev"))
+    extras = "".join(f"Provides-Extra: {{e}}\\n" for e in ("train", "lab", "baselines", "postgres", "redis", "dev"))
     info = "notebento-0.1.dist-info/"
     files = {{"toy.py": COMMAND, info + "METADATA": METADATA + extras, info + "WHEEL": WHEEL}}
     files |= {{info + "entry_points.txt": SCRIPTS, info + "RECORD": ""}}
@@ -116,10 +116,10 @@ def test_a_second_start_costs_less_than_a_second(installed: Path) -> None:
 
 
 def test_a_changed_lock_installs_again_and_keeps_the_extras(installed: Path) -> None:
-    assert "baselines, dev, lab, postgres, train" in start(installed, "test.py", "--version").stdout
+    assert "baselines, dev, lab, postgres, redis, train" in start(installed, "test.py", "--version").stdout
     with (installed / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
-    assert "Setting up .venv with baselines, dev, lab, postgres, train" in start(installed, "run.py").stdout
+    assert "Setting up .venv with baselines, dev, lab, postgres, redis, train" in start(installed, "run.py").stdout
     assert start(installed, "test.py", "--version").stdout == "pytest --version\n"
 
 

@@ -20,6 +20,12 @@ _HOME = {
     "compose": "config",
     "Stage": "run",
     "Manifest": "run",
+    "Table": "views",
+    "Events": "views",
+    "Value": "views",
+    "View": "views",
+    "FeatureSet": "views",
+    "FeatureStore": "store",
     "Graph": "export",
 }
 __all__ = list(_HOME)

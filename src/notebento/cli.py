@@ -3,17 +3,45 @@
 import os
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
-from notebento.config import GateError, NotebentoError, compose, plain, project_root
+from notebento.config import (
+    GateError,
+    NotebentoError,
+    UserError,
+    build,
+    combinations,
+    compose,
+    plain,
+    project_root,
+    runs_folder,
+    stage_config,
+)
+
+
+class Interruptible(TyperGroup):
+    """The commands; Typer itself would end without a word when one is interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            err.print("interrupted: what is finished stays, and the same command continues", highlight=False)
+            ctx.exit(130 if type(e) is KeyboardInterrupt else 143)  # of the interrupt key, of SIGTERM
+
 
 app = typer.Typer(
+    cls=Interruptible,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,11 +50,16 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="The registry: versions, the champion, and how it came to be.")
 app.add_typer(models, name="models")
+history = typer.Typer(no_args_is_help=True, help="What ran before: list, look, compare, clean up.")
+app.add_typer(history, name="runs")
+features = typer.Typer(no_args_is_help=True, help="The feature store: what a model is told, offline and online.")
+app.add_typer(features, name="features")
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Configuration, for example experiment=lab trainer.epochs=3."),
 ]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, the beginning of its name, or latest.")]
 Version = Annotated[str, typer.Argument(help="A version, the beginning of its name, or champion.")]
 Reason = Annotated[str, typer.Option(help="Why, for the ledger.")]
 Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
@@ -39,40 +72,93 @@ def main() -> None:
     try:
         app()
     except NotebentoError as e:
-        err.print(f"error: {e}", markup=False, highlight=False, soft_wrap=True)
+        for message in (e, *getattr(e, "__notes__", ())):
+            err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(e.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 @app.command()
 def run(
     overrides: Overrides = None,
-    into: Annotated[str, typer.Option(help="Work in runs/NAME instead of a new run.", metavar="NAME")] = "",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Stages at once; 0: one for every `threads` cores.")] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and why.")] = False,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Run this stage although it is cached.", metavar="STAGE")
+    ] = None,
     until: Annotated[
         list[str] | None, typer.Option(help="Run only this stage and what it rests on.", metavar="STAGE")
     ] = None,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of KEY=A,B,C.")] = False,
+    into: Annotated[str, typer.Option(help="Work in runs/NAME instead of a new run.", metavar="NAME")] = "",
     export: Annotated[bool, typer.Option(help="Export notebooks that changed; otherwise that is an error.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the stages print.")] = False,
+    champion: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks in order: data, features, train, export, evaluate, register, bento.
 
+    What is cached is not run again, and a run that was cut off is continued by the next one.
+
     Exit status: 0 done, 1 the gate refused the model, 2 the input is wrong, 3 something broke.
     """
     from notebento import pipeline
+
+    given = overrides or []
+    options: dict[str, Any] = {"until": until or [], "force": force or [], "export": export}
+    began = time.perf_counter()
+    if plan:
+        _show_plan(pipeline.plan(pipeline.open_run(given, into, **options)), as_json)
+        return
+    with pipeline.Board(err if as_json else out, verbose) as board:
+        if multirun:
+            folders = pipeline.sweep(combinations(given), jobs, board, **options)
+        else:
+            folders = [pipeline.run(given, into, jobs=jobs, champion=champion, watcher=board, **options)]
+    if multirun:
+        _show_sweep(folders, as_json)
+    else:
+        _show_run(folders[0], time.perf_counter() - began, as_json)
+
+
+def _show_plan(steps: list[Any], as_json: bool) -> None:
+    if as_json:
+        _json(steps)
+        return
+    marks = {
+        "cached": "[cyan]=[/] {0:<10} cached",
+        "run": "[green]▸[/] {0:<10} run",
+        "wait": "[dim]? {0:<10} perhaps[/]",
+    }
+    for step in steps:
+        out.print(marks[step.does].format(step.stage), highlight=False)
+        if step.does != "cached":
+            for reason in step.why:
+                out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    if all(step.does == "cached" for step in steps):
+        out.print("nothing to do")
+
+
+def _show_sweep(folders: list[Path], as_json: bool) -> None:
+    from notebento.diff import sweep_rows, sweep_table, write_sweep
+
+    rows = sweep_rows(folders)
+    if as_json:
+        _json(rows)
+        return
+    out.print(sweep_table(rows))
+    out.print(_shown(write_sweep(rows, runs_folder() / "sweeps" / f"{folders[0].name}.html")), highlight=False)
+
+
+def _show_run(run_dir: Path, seconds: float, as_json: bool) -> None:
+    from notebento import pipeline
     from notebento.run import Manifest
 
-    began = time.perf_counter()
-    with pipeline.Board(err if as_json else out) as board:
-        run_dir = pipeline.run(overrides or [], into, until or [], export, board)
     manifest = Manifest.read(run_dir)
     if as_json:
-        out.print_json((run_dir / "manifest.json").read_text())
+        print((run_dir / "manifest.json").read_text())
     else:
         pipeline.show(run_dir, manifest, out)
-        out.print(
-            f"[bold]{manifest.status}[/] in {time.perf_counter() - began:.0f} s: {_shown(run_dir)}", highlight=False
-        )
+        out.print(f"[bold]{manifest.status}[/] in {seconds:.1f} s: {_shown(run_dir)}/report.html", highlight=False)
     if manifest.status == "rejected":
         raise GateError(
             "the gate refused this model; nothing was registered", fix=f"see {_shown(run_dir)}/artifacts/gate.json"
@@ -93,13 +179,173 @@ def serve(
     options = {"host": host or None, "port": port, "workers": workers}
     given = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
     config = compose([*(overrides or []), *given])
-    serve_forever(config.registry, config.serve, version)
+    serve_forever(config, version)
 
 
 @app.command()
-def lab() -> None:
-    """Open JupyterLab on the tour."""
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(project_root() / "nbs" / "index.ipynb")])
+def lab(
+    stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="Open the notebook of this stage.")] = "",
+    run: Annotated[str, typer.Option(help="On the parameters and inputs of this run.", metavar="RUN")] = "",
+) -> None:
+    """Open JupyterLab on the tour, or on a stage, with the parameters and inputs of a run."""
+    from notebento.run import Manifest
+    from notebento.runs import find_run
+
+    notebook = "index.ipynb"
+    if run:
+        os.environ["NOTEBENTO_RUN"] = find_run(run).name
+    if stage:
+        overrides = Manifest.read(find_run(run)).overrides if run else []
+        notebook = stage_config(stage, compose(overrides)).notebook
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(project_root() / "nbs" / notebook)])
+
+
+@app.command()
+def verify(
+    run: RunName = "latest",
+    here: Annotated[
+        bool, typer.Option("--here", help="Repeat it from the working tree instead of its commit.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the second run also when it is identical.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run again in a new clone without the cache, and compare every artifact to the byte.
+
+    Exit status: 0 identical, 1 something differs or is missing.
+    """
+    from notebento import runs
+    from notebento.run import Manifest
+
+    run_dir = runs.find_run(run)
+    manifest = Manifest.read(run_dir)
+    if manifest.dirty and not here:
+        err.print("the run's working tree had changes that are not in its commit: --here repeats it with them")
+    verdicts, second = runs.verify(run_dir, here, keep)
+    if as_json:
+        _json(verdicts)
+    else:
+        table = Table("artifact", "", "where they first differ")
+        for v in verdicts:
+            color = "green" if v.verdict == "identical" else "red"
+            table.add_row(v.artifact, f"[{color}]{v.verdict}[/]", escape(v.first))
+        out.print(table)
+        if second:
+            out.print(f"the second run: {second}", highlight=False, soft_wrap=True)
+    bad = [v for v in verdicts if v.verdict != "identical"]
+    if bad:
+        raise GateError(f"{len(bad)} of {len(verdicts)} artifacts are not the same")
+
+
+@app.command()
+def report(
+    run: RunName = "latest",
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write the report of a run again, and say where it is."""
+    from notebento.pipeline import report_on
+    from notebento.runs import find_run
+
+    path = report_on(find_run(run))
+    print(_shown(path))
+    if show:
+        typer.launch(path.as_uri())
+
+
+@history.command("list")
+def list_runs(
+    every: Annotated[bool, typer.Option("--all", help="All of them, not the newest twenty.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The runs, newest first."""
+    from notebento.runs import headline, history
+
+    folder, shown = runs_folder(), 0
+    for run in history(folder):
+        shown += 1
+        if shown > 20 and not (every or as_json):
+            print("… older ones: --all")
+            break
+        metric = headline(folder / run.run_id)
+        if as_json:
+            print(msgspec.json.encode(run).decode())
+            continue
+        cached = sum(s.cached for s in run.stages.values())
+        facts = [
+            f"{run.run_id:<20}",
+            f"{run.status:<11}",
+            f"{cached}/{len(run.stages)} cached",
+            f"{run.seconds:7.1f} s",
+        ]
+        facts += [f"{metric[0]} {metric[1]:.4f}" if metric else " " * 10]
+        facts += [f"{run.commit[:8]}{'+' if run.dirty else ' '}", " ".join(run.overrides)]
+        print("  ".join(facts).rstrip())
+    if not shown and not as_json:
+        print("nothing ran yet: notebento run")
+
+
+@history.command("show")
+def show_run(run: RunName = "latest", as_json: AsJson = False) -> None:
+    """One run: its stages, what they made, its results."""
+    from notebento import pipeline
+    from notebento.run import Manifest
+    from notebento.runs import find_run
+
+    run_dir = find_run(run)
+    manifest = Manifest.read(run_dir)
+    if as_json:
+        _json(manifest)
+        return
+    changes = " and changes" if manifest.dirty else ""
+    facts = {"run": manifest.run_id, "status": manifest.status, "commit": f"{manifest.commit[:12]}{changes}"}
+    for name, value in (facts | {"overrides": " ".join(manifest.overrides) or "none"}).items():
+        out.print(f"{name:<11}{value}", highlight=False, markup=False)
+    board = pipeline.Board(out)
+    for name, record in manifest.stages.items():
+        board.changed(name, record)
+        for reason in record.why:
+            out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    pipeline.show(run_dir, manifest, out)
+    out.print(f"report: {_shown(run_dir)}/report.html", highlight=False, soft_wrap=True)
+
+
+@history.command("diff")
+def diff_runs(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, the beginning of its name, or latest.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")] = "latest",
+    html: Annotated[Path | None, typer.Option(help="Write it as a page.", metavar="FILE")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why two runs differ: cells, configuration, data, packages, and the metrics that came of it."""
+    from notebento import diff
+    from notebento.cache import Cache
+    from notebento.runs import find_run
+
+    found = diff.compare(find_run(a), find_run(b), Cache(runs_folder() / "cache"))
+    if as_json:
+        _json(found)
+    else:
+        out.print(diff.shown(diff.blocks(found)))
+    if html:
+        err.print(_shown(diff.write_comparison(found, html)), highlight=False)
+
+
+@history.command("gc")
+def collect(
+    keep: Annotated[int | None, typer.Option(help="Also remove all runs but the newest N.", metavar="N")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove from the cache what no run refers to any more.
+
+    Runs stay unless --keep says how many. A run that made a registered version stays in any case.
+    """
+    from notebento.report import size
+    from notebento.runs import clean
+
+    gone, files, count = clean(keep)
+    if as_json:
+        _json({"runs": gone, "files": files, "bytes": count})
+    else:
+        out.print(f"removed {len(gone)} runs and {files} files of the cache, {size(count)}", highlight=False)
 
 
 @app.command("train-worker", hidden=True)
@@ -174,8 +420,8 @@ def rollback(reason: Reason = "", approval: Approval = "", overrides: Overrides 
     out.print(f"{entry.version} is the champion again; before it was {entry.prior}", highlight=False)
 
 
-@models.command()
-def history(overrides: Overrides = None, as_json: AsJson = False) -> None:
+@models.command("history")
+def show_history(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Who registered, promoted and rolled back what, when and why."""
     rows = _registry(overrides).history()
     if as_json:
@@ -184,6 +430,232 @@ def history(overrides: Overrides = None, as_json: AsJson = False) -> None:
         for row in rows:
             why = row.reason + (f", approved by {row.approval}" if row.approval else "")
             print(f"{row.time[:16]}  {row.action:<8}  {row.version}  {row.actor}  {why}")
+
+
+AsOf = Annotated[str, typer.Option(help="A time, ISO 8601.", metavar="TIME")]
+
+
+@features.command("list")
+def list_features(
+    overrides: Overrides = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the catalogue to this file, as a page.", metavar="FILE")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when something is not as expected.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every feature: what it says, in which unit, from which table, what is normal, and what it is worth.
+
+    Exit status: 0 done, 1 with --check something is not as expected in the newest run's training rows.
+    """
+    from notebento import catalogue
+
+    config = compose(overrides or [])
+    found = catalogue.gather(config)
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(catalogue.page(found.entries, f"Features of {config.project.name}", found.about, found.wrong))
+    if as_json:
+        _json(found)
+    elif not html:
+        table = Table("feature", "what", "unit", "table", "null", "importance ‰")
+        for e in found.entries:
+            numbers = (
+                "" if e.nulls is None else f"{e.nulls:.1%}",
+                f"{e.importance * 1000:+.2f}" if e.importance else "",
+            )
+            table.add_row(e.feature, e.what, e.unit, e.table, *numbers)
+        out.print(table)
+    for wrong in found.wrong:
+        err.print(
+            f"{wrong.feature}: {wrong.what}: {wrong.rows:,} rows, {wrong.share:.2%}", highlight=False, markup=False
+        )
+    for name, why in found.stale.items():
+        err.print(f"{name} is stale: {why}", highlight=False, markup=False)
+    if check and (found.wrong or found.stale):
+        what = f"{len(found.wrong)} features are not as expected, {len(found.stale)} tables are stale"
+        raise GateError(what, fix="see the contract of their tables, and when they were read last")
+
+
+@features.command()
+def worth(
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="Rows to fit on, and to validate on.")] = 20_000,
+    as_json: AsJson = False,
+) -> None:
+    """What each view adds: the AUC that is lost on validation without it, with a 95% interval. Takes minutes."""
+    from notebento import catalogue
+
+    found = catalogue.worth_of_views(compose(overrides or []), rows)
+    if as_json:
+        _json(found.to_dicts())
+        return
+    table = Table("without", "columns", "AUC", "lost", "95%")
+    for name, columns, auc, lost, low, high in found.rows():
+        between = "" if low is None else f"{low:+.4f} … {high:+.4f}"
+        table.add_row(name, str(columns), f"{auc:.4f}", f"{lost:+.4f}", between)
+    out.print(table)
+
+
+@features.command()
+def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
+    from notebento.store import FeatureStore, moment, snapshot, views_of
+
+    config = compose(overrides or [])
+    views = views_of(build(config.features))
+    until = moment(as_of or config.data.as_of or datetime.now(UTC).isoformat())
+    with FeatureStore.open(views, config.store) as store:
+        began = time.perf_counter()
+        done = store.materialize(snapshot(config.data), until)
+    if as_json:
+        _json(done)
+    else:
+        since = f", from {done.began:%Y-%m-%d %H:%M}" if done.began else ""
+        what = f"{done.rows:,} rows made {done.states:,} states in {time.perf_counter() - began:.1f} s"
+        out.print(f"the store is complete up to {done.clock:%Y-%m-%d %H:%M} UTC{since}: {what}", highlight=False)
+
+
+@features.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def get(
+    context: typer.Context,
+    at: Annotated[str, typer.Option(help="When the prediction is made; now by default.", metavar="TIME")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The looked-up features of one record, whose fields are options: --origin JFK --carrier DL …"""
+    from notebento.store import FeatureStore, known_at, moment, views_of
+
+    given, overrides = _fields(context.args)
+    config = compose(overrides)
+    views = views_of(build(config.features))
+    now = moment(at or datetime.now(UTC).isoformat())
+    record = {name: _value(views, name, text) for name, text in given.items()}
+    if config.data.time and config.data.time not in record:
+        record[config.data.time] = now + timedelta(hours=config.data.lead_hours)
+    record["predict_at"] = known_at(record, now, config.data)
+    with FeatureStore.open(views, config.store) as store:
+        looked = store.read([record])
+    why = {name: reason for reason, names in looked.why[0].items() for name in names}
+    rows = {name: value for name, value in looked.rows[0].items() if not name.startswith("_")}
+    if as_json:
+        _json({"features": rows, "degraded": looked.why[0], "as_of": record["predict_at"]})
+        return
+    table = Table("feature", "value", "unit", "")
+    for name, value in rows.items():
+        shown = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(name, shown, views.about[name].unit, why.get(name, ""))
+    out.print(table)
+
+
+@features.command("check")
+def check_features(
+    start: Annotated[str, typer.Option("--from", help="Beginning of the period.", metavar="TIME")],
+    end: Annotated[str, typer.Option("--to", help="Its end.", metavar="TIME")],
+    backend: Annotated[str, typer.Option(help="sqlite or redis; store.backend by default.")] = "",
+    step: Annotated[str, typer.Option(help="So much is told before the next questions.")] = "1h",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a period through the online store and compare every feature with the table, bit by bit.
+
+    Exit status: 0 all are the same, 1 some are not.
+    """
+    from notebento.store import check, moment, require_parity, snapshot, views_of
+    from notebento.views import microseconds, rows_of
+
+    config = compose([*(overrides or []), *([f"store={backend}"] if backend else [])])
+    tables, views = snapshot(config.data), views_of(build(config.features))
+    rows, steps = rows_of(tables, config.data), timedelta(microseconds=microseconds(step))
+    found = check(views, config.store, rows, tables, moment(start), moment(end), steps)
+    if as_json:
+        _json(found)
+    else:
+        for wrong in found.differences:
+            out.print(
+                f"{wrong.feature}: {wrong.rows} rows differ; one is {wrong.offline} in the table and {wrong.online} online"
+            )
+        what = f"{found.rows:,} rows × {found.features} features after {found.told:,} rows of tables"
+        out.print(f"{config.store.backend}: {what}, {len(found.differences)} features differ", highlight=False)
+    require_parity(found)
+
+
+def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`--name value` or `--name=value` as a record, and what else there is as overrides."""
+    record, overrides, rest = dict[str, str](), list[str](), iter(arguments)
+    for argument in rest:
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            record[name.replace("-", "_")] = value or next(rest, "")
+        else:
+            overrides.append(argument)
+    return record, overrides
+
+
+def _value(views: Any, name: str, text: str) -> Any:
+    from notebento.config import nearest
+    from notebento.store import moment
+
+    if name not in views.record:
+        raise UserError(
+            f"a record has no field {name!r}.{nearest(name, views.record)}",
+            fix=f"its fields: {', '.join(views.record)}",
+        )
+    kind = views.record[name].type
+    try:
+        return moment(text) if kind == "datetime" else float(text) if kind == "number" else text
+    except ValueError as e:
+        raise UserError(f"--{name} {text!r} is not a {kind}", fix="for example 7, or 2013-11-01T12:00:00Z") from e
+
+
+@features.command()
+def follow(
+    overrides: Overrides = None,
+    source: Annotated[
+        str, typer.Option("--from", help="A folder, or redis://HOST:PORT/DB?stream=NAME.", metavar="SOURCE")
+    ] = "",
+    batch: Annotated[int, typer.Option(help="Messages that go in together.")] = 500,
+    once: Annotated[bool, typer.Option("--once", help="Stop when there is nothing left.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="When nothing comes, the store's clock follows ours.")] = False,
+    group: Annotated[str, typer.Option(help="Followers of one group share the messages.")] = "notebento",
+    claim_after: Annotated[float, typer.Option(help="Seconds until a dead follower's messages are taken over.")] = 10.0,
+    metrics_port: Annotated[int | None, typer.Option(help="Answer Prometheus on this port.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the feature store what a stream says, until it is stopped (TERM or INT).
+
+    Rows that are told twice count once; what breaks the contract is put aside with the reason. The store has to be
+    materialized first.
+    """
+    from notebento import stream
+    from notebento.store import FeatureStore, views_of
+
+    config = compose(overrides or [])
+    views = views_of(build(config.features))
+    source = source or (config.store.backend == "redis" and config.store.url) or ""
+    if not source:
+        raise UserError("where do the messages come from?", fix="--from FOLDER, or --from redis://127.0.0.1:6379/0")
+    coming = stream.open_source(source, config.store.name, group, claim_s=claim_after)
+    meter = stream.Meter(metrics_port) if metrics_port is not None else None
+
+    def report(status: stream.Status) -> None:
+        if meter:
+            meter(status)
+        if as_json:
+            print(msgspec.json.encode(status).decode(), flush=True)
+
+    with FeatureStore.open(views, config.store) as store, stream.until_stopped() as stopped:
+        follower = stream.Follower(store, coming, stream.contracts_of(config.data))
+        done = stream.follow(follower, stopped, batch, once, live, report)
+    report(done)
+    coming.close()
+    if meter:
+        meter.close()
+    if not as_json:
+        out.print(
+            f"{done.messages} messages: {done.told} rows told, {done.ignored} ignored, {done.dead} refused; "
+            f"{done.lag.messages} left; the store is complete until {done.clock}",
+            highlight=False,
+        )
 
 
 def _registry(overrides: list[str] | None) -> Any:
