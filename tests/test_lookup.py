@@ -19,10 +19,10 @@ from test_stream import settings as store_settings
 from notebento.config import CardConfig, RegistryConfig, UserError, compose, plain
 from notebento.export import Field, Graph, Signature, golden, numbers, strings, write_bundle
 from notebento.features import Flights, flights
-from notebento.lookup import Assembly, Inbox, Lookup, Names, asked_at, store_config
+from notebento.lookup import Assembly, Inbox, Lookup, Names, store_config
 from notebento.registry import Lineage, Registry
 from notebento.serve import Responder, deploy, server
-from notebento.store import FeatureStore
+from notebento.store import FeatureStore, asked_at
 from notebento.stream import Folder, Follower, RowError, contracts_of, follow
 from notebento.views import from_records
 

@@ -1,6 +1,8 @@
 """History, verification, sweeps and cleaning up, on small pipelines with real kernels."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from toys import Toy, here, kill, until
 
+import notebento.run
 from notebento.config import UserError, combinations
 from notebento.engine import StageError
 from notebento.pipeline import run, sweep
@@ -77,10 +80,7 @@ def test_runs_are_listed_and_one_that_was_cut_off_is_said_so(toy: Toy) -> None:
     assert [b.status for b in history(toy.runs)] == ["running", "done"]
     kill(process)
     until(lambda: [b.status for b in history(toy.runs)] == ["interrupted", "done"])
-    listed = subprocess.run(
-        [sys.executable, "-m", "notebento", "runs", "list"], cwd=toy.home, capture_output=True, text=True, check=True
-    )
-    assert listed.stdout.splitlines()[0].split()[1] == "interrupted"
+    assert tool(toy, "runs", "list").splitlines()[0].split()[1] == "interrupted"
 
 
 def test_a_run_is_found_by_the_beginning_of_its_name(toy: Toy) -> None:
@@ -123,3 +123,49 @@ def test_a_failed_stage_opens_on_its_own_inputs(toy: Toy, monkeypatch: pytest.Mo
     stage = Stage.open("double", [])
     assert stage.config.trainer.epochs == 7 and stage.read("n.json") == {"n": [1, 2, 3]}
     assert stage.out == toy.runs / "lab/artifacts"
+
+
+def test_a_run_that_failed_or_was_cut_off_can_be_shown(toy: Toy) -> None:
+    toy.stages(count=(COUNT[0], "1 / 0"), double=DOUBLE)
+    with pytest.raises(StageError):
+        run([])
+    said = tool(toy, "runs", "show")
+    assert re.search("^status +failed$", said, re.M) and "✗ count" in said and re.search("· double +skipped", said)
+    toy.stages(count=(COUNT[0], "import time\ntime.sleep(60)"), double=DOUBLE)
+    toy.ran()
+    process = toy.start()
+    until(toy.ran)
+    kill(process)
+    until(lambda: next(history(toy.runs)).status == "interrupted")
+    said = tool(toy, "runs", "show", max(p.parent.name for p in toy.runs.glob("2*/manifest.json")))
+    assert re.search("^status +interrupted$", said, re.M) and "! count" in said
+    assert [b["status"] for b in json.loads(tool(toy, "runs", "list", "--json"))] == ["interrupted", "failed"]
+
+
+def test_a_stage_that_was_tried_again_elsewhere_opens_in_the_run_that_failed(toy: Toy) -> None:
+    """The folder in which it worked has moved to the run in which it succeeded."""
+    code = 'if not (stage.work / "again").exists():\n    (stage.work / "again").touch()\n    1 / 0\n' + DOUBLE[1]
+    toy.stages(count=COUNT, double=(DOUBLE[0], code))
+    with pytest.raises(StageError):
+        run([])
+    failed = next(toy.runs / b.run_id for b in history(toy.runs))
+    run([])
+    assert not (failed / "work/double").exists()
+    with here(toy):
+        stage = Stage.open("double", [], str(failed))
+    assert stage.work.is_dir() and not list(stage.work.iterdir())
+    os.close(notebento.run._HELD.pop(stage.work.resolve()))
+
+
+def test_a_sweep_is_planned_and_is_the_newest_run(toy: Toy) -> None:
+    said = tool(toy, "run", "--plan", "--multirun", "trainer.epochs=2,3")
+    assert said.count("count      run") == 2 and "trainer.epochs=3" in said
+    folders = sweep(combinations(["trainer.epochs=2,3"]))
+    assert (toy.runs / "latest").resolve() == folders[-1]
+    refused = toy.start("--multirun", "--into=x", "trainer.epochs=2,3")
+    assert "--multirun makes several runs" in refused.communicate()[0] and refused.returncode == 2
+
+
+def tool(toy: Toy, *arguments: str) -> str:
+    command = [sys.executable, "-m", "notebento", *arguments]
+    return subprocess.run(command, cwd=toy.home, capture_output=True, text=True, check=True).stdout

@@ -106,12 +106,22 @@ def run(
     given = overrides or []
     options: dict[str, Any] = {"until": until or [], "force": force or [], "export": export}
     began = time.perf_counter()
+    runs = combinations(given) if multirun else [given]
+    if multirun and into:
+        raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
-        _show_plan(pipeline.plan(pipeline.open_run(given, into, **options)), as_json)
+        plans = [pipeline.plan(pipeline.open_run(chosen, into, **options)) for chosen in runs]
+        if as_json:
+            _json(plans if multirun else plans[0])
+            return
+        for chosen, steps in zip(runs, plans, strict=True):
+            if multirun:
+                out.print(" ".join(chosen), style="bold", markup=False, highlight=False)
+            _show_plan(steps)
         return
     with pipeline.Board(err if as_json else out, verbose) as board:
         if multirun:
-            folders = pipeline.sweep(combinations(given), jobs, board, **options)
+            folders = pipeline.sweep(runs, jobs, board, **options)
         else:
             folders = [pipeline.run(given, into, jobs=jobs, champion=champion, watcher=board, **options)]
     if multirun:
@@ -120,10 +130,7 @@ def run(
         _show_run(folders[0], time.perf_counter() - began, as_json)
 
 
-def _show_plan(steps: list[Any], as_json: bool) -> None:
-    if as_json:
-        _json(steps)
-        return
+def _show_plan(steps: list[Any]) -> None:
     marks = {
         "cached": "[cyan]=[/] {0:<10} cached",
         "run": "[green]▸[/] {0:<10} run",
@@ -259,16 +266,16 @@ def list_runs(
     """The runs, newest first."""
     from notebento.runs import headline, history
 
-    folder, shown = runs_folder(), 0
-    for run in history(folder):
-        shown += 1
-        if shown > 20 and not (every or as_json):
+    folder = runs_folder()
+    if as_json:
+        _json(list(history(folder)))
+        return
+    shown = None
+    for shown, run in enumerate(history(folder)):
+        if shown == 20 and not every:
             print("… older ones: --all")
             break
         metric = headline(folder / run.run_id)
-        if as_json:
-            print(msgspec.json.encode(run).decode())
-            continue
         cached = sum(s.cached for s in run.stages.values())
         facts = [
             f"{run.run_id:<20}",
@@ -279,7 +286,7 @@ def list_runs(
         facts += [f"{metric[0]} {metric[1]:.4f}" if metric else " " * 10]
         facts += [f"{run.commit[:8]}{'+' if run.dirty else ' '}", " ".join(run.overrides)]
         print("  ".join(facts).rstrip())
-    if not shown and not as_json:
+    if shown is None:
         print("nothing ran yet: notebento run")
 
 
@@ -287,11 +294,10 @@ def list_runs(
 def show_run(run: RunName = "latest", as_json: AsJson = False) -> None:
     """One run: its stages, what they made, its results."""
     from notebento import pipeline
-    from notebento.run import Manifest
-    from notebento.runs import find_run
+    from notebento.runs import find_run, recorded
 
     run_dir = find_run(run)
-    manifest = Manifest.read(run_dir)
+    manifest = recorded(run_dir)
     if as_json:
         _json(manifest)
         return
@@ -299,9 +305,8 @@ def show_run(run: RunName = "latest", as_json: AsJson = False) -> None:
     facts = {"run": manifest.run_id, "status": manifest.status, "commit": f"{manifest.commit[:12]}{changes}"}
     for name, value in (facts | {"overrides": " ".join(manifest.overrides) or "none"}).items():
         out.print(f"{name:<11}{value}", highlight=False, markup=False)
-    board = pipeline.Board(out)
     for name, record in manifest.stages.items():
-        board.changed(name, record)
+        out.print(pipeline.stage_line(name, record), highlight=False, soft_wrap=True)
         for reason in record.why:
             out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
     pipeline.show(run_dir, manifest, out)
@@ -449,12 +454,12 @@ def list_features(
     Exit status: 0 done, 1 with --check something is not as expected in the newest run's training rows.
     """
     from notebento import catalogue
+    from notebento.run import save
 
     config = compose(overrides or [])
     found = catalogue.gather(config)
     if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(catalogue.page(found.entries, f"Features of {config.project.name}", found.about, found.wrong))
+        save(html, catalogue.page(found.entries, f"Features of {config.project.name}", found.about, found.wrong))
     if as_json:
         _json(found)
     elif not html:
@@ -513,7 +518,11 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
     else:
         since = f", from {done.began:%Y-%m-%d %H:%M}" if done.began else ""
         what = f"{done.rows:,} rows made {done.states:,} states in {time.perf_counter() - began:.1f} s"
-        out.print(f"the store is complete up to {done.clock:%Y-%m-%d %H:%M} UTC{since}: {what}", highlight=False)
+        out.print(
+            f"the store is complete up to {done.clock:%Y-%m-%d %H:%M} UTC{since}: {what}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @features.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -523,18 +532,20 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """The looked-up features of one record, whose fields are options: --origin JFK --carrier DL …"""
-    from notebento.store import FeatureStore, known_at, moment, views_of
+    from notebento.store import FeatureStore, asked_at, moment, views_of
 
     given, overrides = _fields(context.args)
     config = compose(overrides)
     views = views_of(build(config.features))
     now = moment(at or datetime.now(UTC).isoformat())
     record = {name: _value(views, name, text) for name, text in given.items()}
-    if config.data.time and config.data.time not in record:
-        record[config.data.time] = now + timedelta(hours=config.data.lead_hours)
-    record["predict_at"] = known_at(record, now, config.data)
+    lead, time_column = timedelta(hours=config.data.lead_hours), config.data.time
+    if time_column:
+        record.setdefault(time_column, now + lead)
+    record["predict_at"] = asked_at(record[time_column] if time_column else None, lead, now)
     with FeatureStore.open(views, config.store) as store:
         looked = store.read([record])
+        clock = None if "unavailable" in looked.why[0] else store.clock
     why = {name: reason for reason, names in looked.why[0].items() for name in names}
     rows = {name: value for name, value in looked.rows[0].items() if not name.startswith("_")}
     if as_json:
@@ -545,6 +556,10 @@ def get(
         shown = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         table.add_row(name, shown, views.about[name].unit, why.get(name, ""))
     out.print(table)
+    if clock:
+        err.print(f"the store is complete up to {clock:%Y-%m-%d %H:%M} UTC", highlight=False)
+    elif "not materialized" in looked.why[0]:
+        err.print("nothing is in the store for these views yet: notebento features materialize", highlight=False)
 
 
 @features.command("check")

@@ -7,7 +7,7 @@ __all__ = ['Cells', 'Both', 'MOST', 'LOWER', 'first_difference', 'Change', 'Cell
            'Comparison', 'cell_changes', 'table_change', 'compare', 'Block', 'blocks', 'shown', 'write_comparison',
            'framed', 'sweep_rows', 'sweep_block', 'best_run', 'forest', 'sweep_table', 'write_sweep']
 
-# %% ../../nbs/21_diff.ipynb #99ed44c1
+# %% ../../nbs/21_diff.ipynb #b1535fa9
 import difflib
 import json
 import os
@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from .cache import Cache, Record, files_of
+from .config import leaves
 from .keys import locked
 from notebento.report import (
     OURS,
@@ -29,7 +30,6 @@ from notebento.report import (
     declared_in,
     duration,
     joined,
-    leaves,
     marks,
     page,
     results,

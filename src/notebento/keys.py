@@ -6,7 +6,7 @@
 __all__ = ['meaning', 'Cell', 'Code', 'read_code', 'recalled', 'Project', 'export_outdated', 'Sources', 'sources', 'Parts',
            'parts', 'chosen', 'outside', 'why', 'first_line', 'locked']
 
-# %% ../../nbs/16_keys.ipynb #9a88a963
+# %% ../../nbs/16_keys.ipynb #3b1328df
 import ast
 import difflib
 import hashlib
@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 import notebento
-from .config import Config, StageConfig, UserError, plain, project_root, runs_folder
+from .config import Config, StageConfig, UserError, leaves, plain, project_root, runs_folder
 from .run import digest, save
 
 # %% ../../nbs/16_keys.ipynb #0feb680f
@@ -283,7 +283,7 @@ class Parts(msgspec.Struct, frozen=True):
         """Their digest."""
         return _sha(msgspec.json.encode(self, order="sorted").decode())
 
-# %% ../../nbs/16_keys.ipynb #69ae7793
+# %% ../../nbs/16_keys.ipynb #01399445
 def parts(
     stage: str,
     declared: StageConfig,
@@ -292,29 +292,24 @@ def parts(
     inputs: Mapping[str, str],
     environment: Mapping[str, Any],
 ) -> Parts:
-    """What decides the artifacts of `stage`. Of the processor count its features: the model's name decides nothing."""
+    """What decides the artifacts of `stage`. Of the processor count its features: the model's name decides nothing.
+
+    The number of threads is configuration.
+    """
     return Parts(
         stage=stage,
         code={name: [c.meaning for c in cells] for name, cells in code.items()},
-        config=dict(_leaves(chosen(declared, config))),
+        config=dict(leaves(chosen(declared, config))),
         inputs=dict(inputs),
         files={str(name): _digests(name) for name in declared.files if name is not None},
         leaves=[*declared.outputs, *declared.recorded],
-        environment={**environment, "cpu": environment["cpu"]["features"]},
+        environment={k: v for k, v in environment.items() if k != "threads"} | {"cpu": environment["cpu"]["features"]},
     )
 
 
 def chosen(declared: StageConfig, config: Config) -> dict[str, Any]:
     """The configuration that a stage receives."""
     return {group: plain(getattr(config, group)) for group in (*declared.groups, "seed", "threads")}
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 # %% ../../nbs/16_keys.ipynb #213e973a
 def _digests(name: str) -> str:

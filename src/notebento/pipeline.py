@@ -6,12 +6,14 @@
 __all__ = ['PARAMETERS', 'check_notebook', 'chosen_stages', 'Run', 'open_run', 'new_run_id', 'champion_bundle', 'find', 'take',
            'reasons', 'Step', 'plan', 'begin', 'finish', 'distrust', 'ready', 'refused', 'Watcher', 'Going', 'Loop',
            'rendered', 'report_on', 'run', 'run_all', 'cores', 'claim', 'close', 'point_latest', 'Terminated',
-           'terminable', 'sweep', 'Board', 'shorten', 'result_table', 'shown', 'show']
+           'terminable', 'sweep', 'Board', 'stage_line', 'shorten', 'result_table', 'shown', 'show']
 
-# %% ../../nbs/20_pipeline.ipynb #2aaa389c
+# %% ../../nbs/20_pipeline.ipynb #90e694cd
 import os
+import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -30,7 +32,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .cache import Cache, Kept, Record, copy, lock, remove
+from .cache import Cache, Kept, Record, copy, lock
 from notebento.config import (
     Config,
     NotebentoError,
@@ -59,6 +61,7 @@ from notebento.run import (
     given,
     load,
     needs,
+    remove,
     save,
 )
 
@@ -87,7 +90,7 @@ def chosen_stages(config: Config, until: Iterable[str] = ()) -> list[str]:
         stage_config(name, config)
     return ancestors(stages, until or stages)
 
-# %% ../../nbs/20_pipeline.ipynb #f3566edd
+# %% ../../nbs/20_pipeline.ipynb #92a98eef
 @dataclass
 class Run:
     """A run while it goes on."""
@@ -101,6 +104,7 @@ class Run:
     forced: set[str] = field(default_factory=set)  # stages that run although they are cached
     damaged: dict[str, list[str]] = field(default_factory=dict)  # stage -> what was damaged in the cache
     errors: list[Exception] = field(default_factory=list)
+    whole: bool = True  # all stages, in a folder of its own
     label: str = ""  # what tells it from the other runs of a sweep
 
     def parts(self, stage: str) -> Parts:
@@ -126,7 +130,7 @@ class Run:
         """Write the manifest."""
         self.manifest.write(self.folder)
 
-# %% ../../nbs/20_pipeline.ipynb #cd28c599
+# %% ../../nbs/20_pipeline.ipynb #54792a6a
 def open_run(
     overrides: list[str],
     into: str = "",
@@ -136,7 +140,7 @@ def open_run(
     champion: Path | None = None,
 ) -> Run:
     """Check everything that can be checked; nothing is written yet."""
-    config = compose(overrides)
+    config, until = compose(overrides), list(until)
     plan = chosen_stages(config, until)
     for name in force:
         stage_config(name, config)
@@ -145,7 +149,8 @@ def open_run(
         check_notebook(project, config.pipeline.stages[name].notebook)
     folder = runs_folder() / (into or new_run_id())
     manifest = _manifest(config, overrides, plan, folder, champion)
-    return Run(config, folder, manifest, plan, project, Cache(runs_folder() / "cache"), set(force))
+    whole, cache = not (into or until), Cache(runs_folder() / "cache")
+    return Run(config, folder, manifest, plan, project, cache, set(force), whole=whole)
 
 
 def new_run_id() -> str:
@@ -189,7 +194,7 @@ def champion_bundle(registry: RegistryConfig) -> Path | None:
         row = ledger.execute(decided, [registry.ledger]).fetchone()
     return folder / "versions" / row[0] / "model" if row else None
 
-# %% ../../nbs/20_pipeline.ipynb #21a5b996
+# %% ../../nbs/20_pipeline.ipynb #897206b8
 def find(run: Run, stage: str, key: str) -> Record | None:
     """The usable record of `stage` under `key`; what is damaged is noted and removed."""
     if stage in run.forced or None in run.config.pipeline.stages[stage].files:
@@ -210,11 +215,12 @@ def take(run: Run, stage: str, found: Record, cached: bool = True) -> None:
     record = run.manifest.stages[stage]
     record.status, record.cached = "done", cached
     record.key, record.inputs = found.parts.key, found.parts.inputs
-    record.made_by, record.seconds = found.run, found.seconds
-    record.artifacts = {
-        name: Artifact(f"artifacts/{name}", kept.digest, kept.bytes, kept.compared)
-        for name, kept in found.artifacts.items()
-    }
+    record.made_by, record.seconds, record.artifacts = found.run, found.seconds, _artifacts(found)
+
+
+def _artifacts(found: Record) -> dict[str, Artifact]:
+    kept = found.artifacts.items()
+    return {name: Artifact(f"artifacts/{name}", k.digest, k.bytes, k.compared) for name, k in kept}
 
 # %% ../../nbs/20_pipeline.ipynb #c8e79265
 def reasons(run: Run, stage: str, now: Parts) -> list[str]:
@@ -242,7 +248,7 @@ def _lock(cache: Cache, digest: str | None) -> str:
     path = cache.blob(digest) if digest else None
     return path.read_text() if path and path.exists() else ""
 
-# %% ../../nbs/20_pipeline.ipynb #68108c22
+# %% ../../nbs/20_pipeline.ipynb #da3292a1
 class Step(msgspec.Struct, frozen=True):
     """What would happen to a stage."""
 
@@ -270,10 +276,7 @@ def _step(run: Run, stage: str) -> Step:
 
 def _pretend(run: Run, stage: str, record: Record) -> None:
     known = run.manifest.stages[stage]
-    known.status = "done"
-    known.artifacts = {
-        name: Artifact("", kept.digest, kept.bytes, kept.compared) for name, kept in record.artifacts.items()
-    }
+    known.status, known.artifacts = "done", _artifacts(record)
 
 
 def _step_after(run: Run, stage: str, running: list[str]) -> Step:
@@ -527,7 +530,7 @@ def report_on(run_dir: Path) -> Path:
     pages = {stage: rendered(run_dir, stage) for stage in Manifest.read(run_dir).stages}
     return write_report(run_dir, {stage: path for stage, path in pages.items() if path})
 
-# %% ../../nbs/20_pipeline.ipynb #a02c41bc
+# %% ../../nbs/20_pipeline.ipynb #b3347374
 def run(
     overrides: list[str],
     into: str = "",
@@ -549,8 +552,6 @@ def run(
     """
     one = open_run(overrides, into, until, force, export, champion)
     run_all([one], jobs, watcher)
-    if not (into or until) and one.config.registry.ledger == "default":
-        point_latest(one.folder)
     return one.folder
 
 
@@ -571,6 +572,9 @@ def run_all(runs: list[Run], jobs: int = 0, watcher: Watcher | None = None) -> N
         for other in errors[1:]:
             errors[0].add_note(str(other))
         raise errors[0]
+    for one in runs:
+        if one.whole and one.config.registry.ledger == "default":
+            point_latest(one.folder)
 
 
 def cores() -> int:
@@ -651,7 +655,7 @@ def sweep(combined: list[list[str]], jobs: int = 0, watcher: Watcher | None = No
     run_all(runs, jobs, watcher)
     return [one.folder for one in runs]
 
-# %% ../../nbs/20_pipeline.ipynb #bf8274ad
+# %% ../../nbs/20_pipeline.ipynb #fc8a1a21
 class Board:
     """The stages of a run on a terminal; on none when `console` is null."""
 
@@ -677,10 +681,7 @@ class Board:
             return
         if stage in self.tasks:
             self.progress.remove_task(self.tasks.pop(stage))
-        mark = "[cyan]=[/]" if record.cached else _MARKS[record.status]
-        made = ", ".join(f"{n} {size(a.bytes)}" for n, a in record.artifacts.items())
-        took = "   cached" if record.cached else f"{record.seconds:7.1f} s"
-        self._print(f"{mark} {stage:<10}{took}   [dim]{made}[/]")
+        self._print(stage_line(stage, record))
 
     def said(self, stage: str, line: str) -> None:
         """Show what `stage` printed, if that is wanted."""
@@ -691,7 +692,15 @@ class Board:
         self.console.print(line, highlight=False, soft_wrap=True)
 
 
-_MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]![/]"}
+def stage_line(stage: str, record: StageRecord) -> str:
+    """What became of a stage, in a line of rich's markup."""
+    mark = "[cyan]=[/]" if record.cached else _MARKS.get(record.status, "[dim]·[/]")
+    made = ", ".join(f"{n} {size(a.bytes)}" for n, a in record.artifacts.items())
+    took = "cached" if record.cached else f"{record.seconds:7.1f} s" if record.seconds else record.status
+    return f"{mark} {stage:<10}{took:>9}   [dim]{made}[/]"
+
+
+_MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]![/]", "running": "▸"}
 
 
 def shorten(why: list[str]) -> str:
@@ -717,7 +726,7 @@ def shown(metric: dict[str, float | None] | None, bounds: bool = False) -> str:
     interval = f" [dim]{low:.4f} … {high:.4f}[/]" if bounds and low is not None and high is not None else ""
     return f"{metric['value']:.4f}{interval}"
 
-# %% ../../nbs/20_pipeline.ipynb #76b55736
+# %% ../../nbs/20_pipeline.ipynb #c1be2aa7
 def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     """What a run came to: its metrics, what the gate said, and what to do next."""
     made = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
@@ -735,4 +744,13 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     if "version.json" in made:
         lab = " experiment=lab" if "experiment=lab" in manifest.overrides else ""
         say(f"version {load(made['version.json'])['version']}")
-        say(f"next: notebento serve{lab}   ·   notebento models list{lab}   ·   notebento lab")
+        schema = load(made["model"] / "schema.json")
+        looked_up = len(schema["request"]) < len(schema["numeric"]) + len(schema["categorical"])
+        fill = (
+            [f"notebento features materialize{lab}"] if looked_up else []
+        )  # or the service would know the record only
+        say("next: " + "   ·   ".join([*fill, f"notebento serve{lab}", f"notebento models list{lab}", "notebento lab"]))
+        if not shutil.which("notebento"):
+            say(
+                f"where `notebento` is no command: source {os.path.relpath(Path(sys.executable).with_name('activate'))}"
+            )

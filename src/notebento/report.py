@@ -6,9 +6,9 @@
 __all__ = ['LINES', 'FIGURE', 'FAILED', 'Metrics', 'OURS', 'Html', 'joined', 'tag', 'table', 'folded', 'page', 'cleaned',
            'plain_text', 'prose', 'highlighted', 'render', 'edges', 'declared_in', 'layers', 'lanes', 'dag', 'state',
            'cut', 'duration', 'Interval', 'results', 'whisker', 'marks', 'scale', 'span', 'metric_table', 'ranked',
-           'difference_table', 'Check', 'Verdict', 'verdict', 'size', 'leaves', 'write_report', 'summary']
+           'difference_table', 'Check', 'Verdict', 'verdict', 'size', 'write_report', 'summary']
 
-# %% ../../nbs/18_report.ipynb #e73d1e72
+# %% ../../nbs/18_report.ipynb #e41a3b36
 import html
 import json
 import re
@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from .config import leaves
 from .keys import first_line
 from .run import Manifest, StageRecord, load, save
 
@@ -187,7 +188,7 @@ def cleaned(text: str) -> Html:
         return joined(text)
     return joined(*cleaner.parts, *(Html(f"</{n}>") for n in reversed(cleaner.open)))
 
-# %% ../../nbs/18_report.ipynb #78a1d675
+# %% ../../nbs/18_report.ipynb #f73581ef
 LINES = 120  # of a text output; of a longer one the beginning and the end
 
 
@@ -326,7 +327,7 @@ def render(notebook: Path) -> str:
     explained = folded("How this stage works", about, **failed) if begin else Html()
     return tag("article", explained, *shown[begin:], class_="notebook")
 
-# %% ../../nbs/18_report.ipynb #103c119f
+# %% ../../nbs/18_report.ipynb #0a531801
 def edges(manifest: Manifest) -> dict[tuple[str, str], list[str]]:
     """Who hands which artifacts to whom."""
     told = {name: declared_in(manifest, name) for name in manifest.stages}
@@ -615,7 +616,7 @@ def size(count: float) -> str:
         count /= 1000
     return f"{count:.1f}\N{NO-BREAK SPACE}GB"
 
-# %% ../../nbs/18_report.ipynb #89baaab1
+# %% ../../nbs/18_report.ipynb #8d1757ec
 def _lineage(manifest: Manifest, run_dir: Path) -> Iterator[Html]:
     yield tag("h2", "Where it comes from")
     data = manifest.config.get("data", {})
@@ -641,16 +642,7 @@ def _run(run: str, manifest: Manifest, run_dir: Path) -> Html:
     there = (run_dir.parent / run / "report.html").exists()
     return tag("a", run, href=f"../{run}/report.html") if there else joined(run)
 
-# %% ../../nbs/18_report.ipynb #e04bcda4
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """`trainer.epochs`, 8 and so on."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
+# %% ../../nbs/18_report.ipynb #ec6ffc1b
 def _settings(manifest: Manifest) -> Iterator[Html]:
     yield tag("h2", "Under which conditions")
     facts = {k: v for k, v in leaves(manifest.environment) if k != "cpu.features"}

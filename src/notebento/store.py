@@ -9,7 +9,7 @@ __all__ = ['EPOCH', 'MICROSECOND', 'State', 'FOREVER', 'PLACES', 'READ', 'WRITE'
            'Event', 'Told', 'Stories', 'take_last', 'take_whole', 'Reader', 'Row', 'Applied', 'deltas', 'Addition',
            'retold', 'retell', 'newest', 'as_changes', 'to_look_at', 'change_lines', 'change_stories', 'Writer',
            'as_told', 'Progress', 'Materializer', 'first_rows', 'first_events', 'as_kept', 'feature_kinds',
-           'FeatureStore', 'Difference', 'Parity', 'check', 'require_parity', 'snapshot', 'known_at', 'views_of']
+           'FeatureStore', 'Difference', 'Parity', 'check', 'require_parity', 'snapshot', 'asked_at', 'views_of']
 
 # %% ../../nbs/04_store.ipynb #e7b5b5d0
 import hashlib
@@ -165,7 +165,7 @@ class SqliteStore:
                 self._db.execute("ROLLBACK")
             raise
 
-# %% ../../nbs/04_store.ipynb #e8d126e1
+# %% ../../nbs/04_store.ipynb #7a105451
 PLACES = 256  # looked up by one statement
 _AT = (
     "SELECT (SELECT state FROM state WHERE key=column1 AND known<=column2 ORDER BY known DESC LIMIT 1) FROM (VALUES {})"
@@ -223,7 +223,7 @@ end
 return 1
 """
 
-# %% ../../nbs/04_store.ipynb #2d5cc43e
+# %% ../../nbs/04_store.ipynb #dc8dc0ad
 class RedisStore:
     """States in a Redis server. `name` keeps stores on one server apart."""
 
@@ -648,7 +648,7 @@ def take_whole(story: Story, view: View, aggregate: Aggregate, window: str, even
         return amount / scale
     return amount / (number * scale) if number > 0 else None
 
-# %% ../../nbs/04_store.ipynb #30c91b58
+# %% ../../nbs/04_store.ipynb #3d5faa4f
 class Reader:
     """Reads the features of records from a store."""
 
@@ -808,7 +808,7 @@ class Reader:
         kinds = self.kinds or dict.fromkeys(self.owner._names, pl.Null())
         return Looked(kinds, np.zeros((n, 0)), [[None] * len(kinds)] * n, [{reason: list(kinds)} for _ in range(n)])
 
-# %% ../../nbs/04_store.ipynb #c9fa1619
+# %% ../../nbs/04_store.ipynb #efa2dbfa
 _ZERO = bytes(8)
 _clock = msgspec.msgpack.Decoder(Clock).decode
 
@@ -904,7 +904,7 @@ def _together(line: Line, changes: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The changes that several tables make to a line, as one."""
     return changes[0] if len(changes) == 1 else _summed(line, *(change.lazy() for change in changes)).collect()
 
-# %% ../../nbs/04_store.ipynb #3ad9e364
+# %% ../../nbs/04_store.ipynb #bfbfa00e
 def _story_deltas(story: Story, told: pl.LazyFrame) -> pl.LazyFrame:
     by = [f"by {name}" for name in story.by]
     key = [f"key {name}" for name in (*story.events.table.key, *filter(None, [story.events.table.versions]))]
@@ -919,7 +919,7 @@ def _story_deltas(story: Story, told: pl.LazyFrame) -> pl.LazyFrame:
         physical.group_by(names[:-1]).agg(pl.col("_sign").sum()).filter(pl.col("_sign") != 0).sort(*by, "_known", *key)
     )
 
-# %% ../../nbs/04_store.ipynb #663a28f3
+# %% ../../nbs/04_store.ipynb #3fa63664
 class Addition:
     """What is added to the states of a line: some entities, each with some times."""
 
@@ -1283,7 +1283,7 @@ class Materializer:
         cuts = dict.fromkeys([*every.gather_every(BATCH)[1:], as_of])
         return [(a, b) for a, b in zip([began, *cuts], cuts, strict=False) if b > a]
 
-# %% ../../nbs/04_store.ipynb #e4bc740b
+# %% ../../nbs/04_store.ipynb #f1b5b84e
 BATCH = 10_000  # rows that are told at a time
 
 
@@ -1312,7 +1312,7 @@ def first_events(story: Story, changes: pl.DataFrame, prefix: bytes, cutoff: int
     recent = changes.filter(pl.col("_known") >= (latest.over(by) if by else latest).fill_null(-FOREVER))
     return [(key, known, retell(None, known, told)) for (key, known), told in retold(recent, story, prefix).items()]
 
-# %% ../../nbs/04_store.ipynb #245bb31e
+# %% ../../nbs/04_store.ipynb #05abeaa1
 def as_kept(table: str, rows: pl.DataFrame, known: Mapping[str, Mapping[str, pl.DataType]]) -> list[list[Any]]:
     """The columns of `rows` that are used, as the store keeps them. Raises `UserError`, naming table and column."""
     if table not in known:
@@ -1463,7 +1463,7 @@ class Parity(msgspec.Struct):
     told: int  # rows of tables
     differences: list[Difference]
 
-# %% ../../nbs/04_store.ipynb #56c1ca2a
+# %% ../../nbs/04_store.ipynb #01805a52
 def check(
     features: FeatureSet,
     config: StoreConfig,
@@ -1537,7 +1537,7 @@ def require_parity(found: Parity) -> None:
 def _beside(config: StoreConfig, folder: str) -> str | None:
     return config.url if config.backend == "redis" else f"{folder}/check.db"
 
-# %% ../../nbs/04_store.ipynb #5deceb1d
+# %% ../../nbs/04_store.ipynb #7047a06f
 def snapshot(data: DataConfig) -> dict[str, pl.DataFrame]:
     """The tables of `data`: as the newest run has them, or from the source."""
     from notebento.data import take  # not installed where a model is only served
@@ -1551,11 +1551,12 @@ def snapshot(data: DataConfig) -> dict[str, pl.DataFrame]:
     return take(data).tables
 
 
-def known_at(record: Mapping[str, Any], now: datetime, data: DataConfig) -> datetime:
-    """When `record` is looked at: now, and never later than `data.lead_hours` before its time."""
-    if not data.time or record.get(data.time) is None:
+def asked_at(time: datetime | None, lead: timedelta, now: datetime) -> datetime:
+    """As of when the features of a record are read: `lead` before its `time`, or now if that is earlier."""
+    try:
+        return now if time is None else min(now, time - lead)
+    except OverflowError:  # in the year 1
         return now
-    return min(now, time_of(instant(record[data.time])) - timedelta(hours=data.lead_hours))
 
 # %% ../../nbs/04_store.ipynb #5036bbed
 def views_of(maker: Any) -> FeatureSet:
