@@ -32,9 +32,10 @@ from test_views import (
     toy_views,
 )
 
+from notebento.backend import StoreError
 from notebento.config import UserError, compose
 from notebento.features import flights
-from notebento.store import FeatureStore, StoreError, as_told, check
+from notebento.store import FeatureStore, as_told, check
 from notebento.views import FeatureSet, View, count, last, rows_of, seen_before
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -195,7 +196,8 @@ import sys
 import msgspec, polars as pl
 from datetime import datetime
 from notebento.config import StoreConfig
-from notebento.store import FeatureStore, as_told, time_of
+from notebento.reader import time_of
+from notebento.store import FeatureStore, as_told
 from test_views import START, toy_views
 config, table = msgspec.json.decode(sys.argv[1], type=StoreConfig), pl.read_parquet(sys.argv[2])
 part, parts, size = map(int, sys.argv[3:6])
@@ -339,7 +341,8 @@ FILLS = """
 import resource, sys
 import msgspec, polars as pl
 from notebento.config import StoreConfig
-from notebento.store import FeatureStore, StoreError
+from notebento.backend import StoreError
+from notebento.store import FeatureStore
 from test_store import busy_table
 from test_views import START, toy_views
 from datetime import timedelta

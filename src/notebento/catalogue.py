@@ -21,9 +21,10 @@ import polars as pl
 from .config import Config, TableContract, UserError, build, convert, nearest, runs_folder
 from .data import split_of
 from .export import Graph, Signature
+from .reader import moment
 from .registry import Registry
 from .run import Manifest, load
-from .store import moment, snapshot
+from .store import snapshot
 from .stream import Contracts, contracts_of
 from .views import Aggregate, FeatureSet, View, microseconds
 

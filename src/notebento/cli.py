@@ -505,7 +505,8 @@ def worth(
 @features.command()
 def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
-    from notebento.store import FeatureStore, moment, snapshot, views_of
+    from notebento.reader import moment
+    from notebento.store import FeatureStore, snapshot, views_of
 
     config = compose(overrides or [])
     views = views_of(build(config.features))
@@ -532,7 +533,8 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """The looked-up features of one record, whose fields are options: --origin JFK --carrier DL …"""
-    from notebento.store import FeatureStore, asked_at, moment, views_of
+    from notebento.reader import moment
+    from notebento.store import FeatureStore, asked_at, views_of
 
     given, overrides = _fields(context.args)
     config = compose(overrides)
@@ -575,7 +577,8 @@ def check_features(
 
     Exit status: 0 all are the same, 1 some are not.
     """
-    from notebento.store import check, moment, require_parity, snapshot, views_of
+    from notebento.reader import moment
+    from notebento.store import check, require_parity, snapshot, views_of
     from notebento.views import microseconds, rows_of
 
     config = compose([*(overrides or []), *([f"store={backend}"] if backend else [])])
@@ -608,7 +611,7 @@ def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _value(views: Any, name: str, text: str) -> Any:
     from notebento.config import nearest
-    from notebento.store import moment
+    from notebento.reader import moment
 
     if name not in views.record:
         raise UserError(

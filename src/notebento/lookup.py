@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from .backend import StoreError
 from .catalogue import needs
 from .config import NotebentoError, StoreConfig, UserError
 from .export import Signature
-from .store import FeatureStore, Looked, StoreError, asked_at
+from .reader import Looked
+from .store import FeatureStore, asked_at
 from .stream import AHEAD, Contracts, RowError, RowReader, moment_of, row_readers
 from .views import FeatureSet, derive
 

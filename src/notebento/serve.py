@@ -33,6 +33,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from .backend import StoreError
 from .catalogue import Watch, expectations
 from notebento.config import (
     Config,
@@ -52,7 +53,6 @@ from .export import BATCH, Field, Graph, Signature, golden_difference
 from .lookup import Found, Inbox, Lookup, Taken, store_config
 from .registry import Registry, Version
 from .run import load, save
-from .store import StoreError
 from .stream import RowError, contracts_of
 from .views import FeatureSet
 

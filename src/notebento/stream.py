@@ -24,10 +24,11 @@ from urllib.parse import urlsplit
 import msgspec
 import polars as pl
 
+from .backend import StoreError
 from .config import DataConfig, NotebentoError, TableContract, UserError, nearest, runs_folder
 from .data import contract_of, instant
 from .run import load, save
-from .store import FeatureStore, StoreError
+from .store import FeatureStore
 from .views import Table
 
 # %% ../../nbs/04_stream.ipynb #d3b52563
@@ -148,7 +149,7 @@ def row_readers(store: FeatureStore, contracts: Contracts) -> dict[str, RowReade
     """The readers of the tables that `store` is told."""
     tables = {view.events.table.name: view.events.table for view in store.features.views}
     no = TableContract()
-    return {name: RowReader(tables[name], types, contracts.get(name, no)) for name, types in store.types.items()}
+    return {name: RowReader(tables[name], types, contracts.get(name, no)) for name, types in store.reader.types.items()}
 
 # %% ../../nbs/04_stream.ipynb #a71b6791
 class Message(msgspec.Struct, forbid_unknown_fields=True):
