@@ -327,7 +327,7 @@ def running(view: View) -> dict[str, pl.Expr]:
     for name in view.give:
         aggregate = view.give[name]
         if aggregate.kind == "count":
-            terms["events"] = pl.repeat(1, pl.len(), dtype=pl.Int64)
+            terms["events"] = pl.col("_known").is_not_null().cast(pl.Int64)
         elif aggregate.added:
             value, scale = pl.col(aggregate.value), view.events.values[aggregate.value].scale
             whole = (value * scale).round().cast(pl.Int64) if scale > 1 else value.cast(pl.Int64)
