@@ -10,9 +10,10 @@ __all__ = ['BATCH', 'News', 'EMBEDDED', 'Row', 'Applied', 'newest', 'as_changes'
 # %% ../../nbs/04_store.ipynb #e7b5b5d0
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,19 +135,26 @@ class Addition:
 
     def __init__(self, line: Line, prefix: bytes) -> None:
         self.line, self.prefix, self.width = line, prefix, len(line.terms)
-        self._parts: list[tuple[np.ndarray, np.ndarray, list[int], np.ndarray]] = []
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def add(self, who: np.ndarray, known: np.ndarray, places: list[int], amount: np.ndarray) -> None:
-        """Add events of entities, by number and -1 for none: (n, places) what they add, and where in a state."""
-        self._parts.append((who, known, places, amount))
+    def add(self, who: np.ndarray, known: np.ndarray, places: list[int], amount: np.ndarray, cutoff: int) -> None:
+        """Add events of entities, by number and -1 for none: (n, places) what they add, and where in a state.
+
+        Of those until `cutoff` only the sum of each entity is kept, known since the last of them.
+        """
+        there, old = who >= 0, known <= cutoff
+        for part in (
+            _until(who[there & old], known[there & old], amount[there & old]),
+            (who[there & ~old], known[there & ~old], amount[there & ~old]),
+        ):
+            wide = np.zeros((len(part[0]), self.width), np.int64)
+            wide[:, places] = part[2]
+            self._parts.append((part[0], part[1], wide))
 
     def add_up(self, entities: Sequence[tuple[Any, ...]], oldest: int) -> None:
         """Add up what was known after `oldest`, without what cancels out."""
-        who, known = (np.concatenate(arrays) for arrays in [*zip(*self._parts, strict=True)][:2])
-        amount, start = np.zeros((len(who), self.width), np.int64), 0
-        for mine, _, places, part in self._parts:
-            amount[start : (start := start + len(mine)), places] = part
-        kept = (who >= 0) & (known > oldest)
+        who, known, amount = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
+        kept = known > oldest
         who, known, amount = _added(who[kept], known[kept], amount[kept])
         changed = amount.any(axis=1)
         present, self.group = np.unique(who[changed], return_inverse=True)
@@ -192,6 +200,17 @@ class Addition:
                 parts.append((np.full(len(times), i), times, np.diff(totals, axis=0, prepend=base[i : i + 1])))
         group, known, amount = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return _added(group, known, amount)
+
+
+def _until(who: np.ndarray, known: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All that was added until now, of each entity as one."""
+    n = int(who.max(initial=-1)) + 1
+    last, total = np.full(n, -FOREVER), np.zeros((amount.shape[1], n), np.int64)
+    np.maximum.at(last, who, known)
+    for mine, column in zip(total, amount.T, strict=True):
+        np.add.at(mine, who, column)
+    there = np.flatnonzero(last > -FOREVER)
+    return there, last[there], total.T[there]
 
 
 def _added(group: np.ndarray, known: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -241,6 +260,12 @@ def retell(state: bytes | None, known: int, changes: Sequence[tuple[int, Event]]
     return pack(Told(known, ordered)) if ordered else b""
 
 # %% ../../nbs/04_store.ipynb #5ad0831e
+def _numbered() -> dict[tuple[Any, ...], int]:
+    """A dict that numbers what it is asked for."""
+    numbers: dict[tuple[Any, ...], int] = defaultdict(lambda: len(numbers))
+    return numbers
+
+
 class Changes:
     """What rows change: lines by how much, and which events of stories."""
 
@@ -248,7 +273,8 @@ class Changes:
         self.layout, self.cutoff = layout, cutoff  # for a new store: what is not needed, of parts that keep so much
         self.additions: dict[Line, Addition] = {}
         self.retellings: dict[Story, Retelling] = {}
-        self._numbers: dict[tuple[str, ...], dict[tuple[Any, ...], int]] = {}  # of entities
+        # Entities, each with its number.
+        self._numbers: dict[tuple[str, ...], dict[tuple[Any, ...], int]] = defaultdict(_numbered)
 
     def add(self, kinds: Iterable[Kind], rows: pl.DataFrame, since: int, until: int) -> tuple[np.ndarray, np.ndarray]:
         """What `rows` tell until a time, or take back of what they told until `since`, where `_sign` is -1.
@@ -278,7 +304,9 @@ class Changes:
         if isinstance(part, Line):
             places, sign = kind.places[part], told["_sign"].to_numpy()[due]
             amount = np.column_stack([told[term].to_numpy()[due] * sign for term in places])
-            self.additions.setdefault(part, Addition(part, prefix)).add(who, known, [*places.values()], amount)
+            self.additions.setdefault(part, Addition(part, prefix)).add(
+                who, known, [*places.values()], amount, self.cutoff(part.keep)
+            )
         else:
             kept, names = (who >= 0) & self._recent(part, who, known), self.entities(part.by)
             whose = [names[number] for number in who[kept].tolist()]
@@ -292,11 +320,12 @@ class Changes:
 
     def _number(self, rows: pl.DataFrame, by: tuple[str, ...]) -> np.ndarray:
         """The number of each row's entity; -1 where a value is missing."""
-        numbers = self._numbers.setdefault(by, {})
-        if not by:
-            return np.full(len(rows), numbers.setdefault((), 0))
-        names = zip(*(rows[name].to_physical().to_list() for name in by), strict=True)
-        return np.array([-1 if None in name else numbers.setdefault(name, len(numbers)) for name in names])
+        numbers = self._numbers[by]
+        columns = [rows[name].to_physical().to_list() for name in by]
+        names = zip(*columns, strict=True) if by else repeat((), len(rows))
+        found = np.fromiter(map(numbers.__getitem__, names), np.int64, len(rows))
+        there = np.array([None not in name for name in numbers], bool)
+        return np.where(there[found], found, -1)
 
     def entities(self, by: tuple[str, ...]) -> list[tuple[Any, ...]]:
         """The entities in the order of their numbers."""
