@@ -181,14 +181,19 @@ def test_windows_and_last_events_equal_duckdb(crowd, tmp_path):
 
 def test_a_table_that_does_not_fit_is_read_in_parts(crowd, monkeypatch, tmp_path):
     events, asked = crowd
-    features = FeatureSet({"who": Field("string")})
-    features.add(View(WALKS, ("who",), WALKED | {"aged": decayed("v")}, ("2h",), name="w"))
-    features.add(View(WALKS, (), {"n": count()}, ("2h", "ever"), name="all"))
-    whole = compute(features, asked, {"walks": events})
     events.write_parquet(tmp_path / "walks.parquet")
-    monkeypatch.setattr(views, "AT_ONCE", 3_000)
-    in_parts = compute(features, asked, {"walks": pl.scan_parquet(tmp_path / "walks.parquet")})
-    assert in_parts.equals(whole)
+    every = WALKED | {"aged": decayed("v")}
+    of_one = View(WALKS, ("who",), every, ("2h",), name="w")
+    of_all = View(WALKS, (), {"n": count()}, ("2h", "ever"), name="all")
+    of_late = View(WALKS, (), every, ("2h",), expiry="3h", name="late")
+    for chosen in ([of_one, of_all], [of_late]):
+        features = FeatureSet({"who": Field("string")})
+        features.add(*chosen)
+        whole = compute(features, asked, {"walks": events})
+        with monkeypatch.context() as small:
+            small.setattr(views, "AT_ONCE", 3_000)
+            in_parts = compute(features, asked, {"walks": pl.scan_parquet(tmp_path / "walks.parquet")})
+        assert in_parts.equals(whole)
 
 
 def test_one_row_is_computed_as_many_are(crowd):
@@ -251,6 +256,7 @@ walks = Events("walks", Table("walks", ("id",), at), at, at, {"v": Value(pl.col(
 features = FeatureSet({"who": Field("number")})
 give = {"n": count(), "mean": mean("v"), "last": last("v"), "most": maximum("v")}
 features.add(View(walks, ("who",), give, ("1h", "7d", "30d"), expiry="7d", name="w"))
+features.add(View(walks, (), {"n": count(), "last": last("v")}, ("1h", "30d"), expiry="7d", name="all"))
 asked = {"who": [i * 7919 % 100_003 for i in range(200_000)]}
 asked["predict_at"] = [datetime(2024, 12, 1, tzinfo=UTC) - timedelta(seconds=i) for i in range(200_000)]
 kinds = {"who": pl.Int64, "predict_at": pl.Datetime("us", "UTC")}
