@@ -3,6 +3,8 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -511,9 +513,9 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
     config = compose(overrides or [])
     views = views_of(build(config.features))
     until = moment(as_of or config.data.as_of or datetime.now(UTC).isoformat())
-    with FeatureStore.open(views, config.store) as store:
+    with FeatureStore.open(views, config.store) as store, _bar(store.clock, until, as_json) as watch:
         began = time.perf_counter()
-        done = store.materialize(snapshot(config.data), until)
+        done = store.materialize(snapshot(config.data), until, watch)
     if as_json:
         _json(done)
     else:
@@ -582,9 +584,12 @@ def check_features(
     from notebento.views import microseconds, rows_of
 
     config = compose([*(overrides or []), *([f"store={backend}"] if backend else [])])
-    tables, views = snapshot(config.data), views_of(build(config.features))
-    rows, steps = rows_of(tables, config.data), timedelta(microseconds=microseconds(step))
-    found = check(views, config.store, rows, tables, moment(start), moment(end), steps)
+    views, steps = views_of(build(config.features)), timedelta(microseconds=microseconds(step))
+    begin, until = moment(start), moment(end)
+    with _bar(begin, until, as_json) as watch:
+        tables = snapshot(config.data)
+        rows = rows_of(tables, config.data)
+        found = check(views, config.store, rows, tables, begin, until, steps, watch)
     if as_json:
         _json(found)
     else:
@@ -595,6 +600,22 @@ def check_features(
         what = f"{found.rows:,} rows × {found.features} features after {found.told:,} rows of tables"
         out.print(f"{config.store.backend}: {what}, {len(found.differences)} features differ", highlight=False)
     require_parity(found)
+
+
+@contextmanager
+def _bar(start: datetime | None, end: datetime, quiet: bool) -> Iterator[Callable[[datetime], None]]:
+    """A bar over a period, on a terminal: until the first call, and without a `start`, it only says that we work."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task("reading the tables", total=None)
+
+        def watch(now: datetime) -> None:
+            seconds = [(moment - start).total_seconds() for moment in (now, end)] if start else [0.0, None]
+            progress.update(task, description=f"{now:%Y-%m-%d %H:%M}", completed=seconds[0], total=seconds[1])
+
+        yield watch
 
 
 def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
