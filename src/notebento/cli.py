@@ -507,6 +507,7 @@ def worth(
 @features.command()
 def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
+    from notebento.definitions import definitions, needed
     from notebento.reader import moment
     from notebento.store import FeatureStore, snapshot, views_of
 
@@ -516,6 +517,7 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
     with FeatureStore.open(views, config.store) as store, _bar(store.clock, until, as_json) as watch:
         began = time.perf_counter()
         done = store.materialize(snapshot(config.data), until, watch)
+        old = [] if as_json else [d for d in definitions(store.store, needed(config)) if not d.needed_by]
     if as_json:
         _json(done)
     else:
@@ -526,6 +528,41 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
             highlight=False,
             soft_wrap=True,
         )
+    if old:
+        states = f"{sum(d.states for d in old):,} states of {_counted(len(old), 'definition')}"
+        err.print(f"{states} that nobody needs any more: notebento features gc", highlight=False, soft_wrap=True)
+
+
+@features.command("gc")
+def collect_definitions(
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would go, and what stays and why.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove from the online store the states of definitions of the views that nobody needs any more.
+
+    Those of this configuration stay, and those of every ledger's champion and of the version to which a rollback leads.
+    """
+    from notebento.definitions import definitions, forget, needed
+    from notebento.report import size
+    from notebento.store import FeatureStore, views_of
+
+    config = compose(overrides or [])
+    with FeatureStore.open(views_of(build(config.features)), config.store) as store:
+        found = definitions(store.store, needed(config))
+        gone = [d for d in found if not d.needed_by]
+        for definition in [] if plan else gone:
+            forget(store.store, definition.digest)
+    if as_json:
+        _json({"kept": [d for d in found if d.needed_by], "removed": gone, "planned": plan})
+        return
+    for d in found:
+        does = "stays" if d.needed_by else "would go" if plan else "removed"
+        until = f"complete until {d.complete:%Y-%m-%d %H:%M}" if d.complete else "not filled"
+        facts = f"{d.digest}  {does:<8}  {d.states:>9,} states  {size(d.bytes):>6}  {until}"
+        print(f"{facts}  needed by {'; '.join(d.needed_by) or 'nobody'}")
+    told = f"{_counted(len(gone), 'definition')}, {sum(d.states for d in gone):,} states, {size(sum(d.bytes for d in gone))}"
+    out.print(f"{'would remove' if plan else 'removed'} {told}", highlight=False, soft_wrap=True)
 
 
 @features.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -616,6 +653,10 @@ def _bar(start: datetime | None, end: datetime, quiet: bool) -> Iterator[Callabl
             progress.update(task, description=f"{now:%Y-%m-%d %H:%M}", completed=seconds[0], total=seconds[1])
 
         yield watch
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -259,6 +259,7 @@ class Version(msgspec.Struct, frozen=True):
     split: dict[str, Any] = {}  # the periods of train, validation and test, and their rows
     comparison: dict[str, Any] = {}  # the difference to other models
     slices: dict[str, Any] = {}  # column -> the metrics where it has each of its values
+    views: str = ""  # digest of the definitions by which its features are looked up, when it was registered
 
 # %% ../../nbs/10_registry.ipynb #846c4a12
 def keep(store: Path, bundle: Path, new: Version) -> None:

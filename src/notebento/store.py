@@ -464,9 +464,19 @@ class Materializer:
         while lines:
             line, summands = lines.popitem()
             done.states += self._put(self._line(line, summands, until))
-        clock = Clock(until, dict.fromkeys(layout.tables, until))
-        self._put([(self.layout.clock, 0, pack(clock))])
+        self._finish(Clock(until, dict.fromkeys(layout.tables, until)))
         return done
+
+    def _finish(self, clock: Clock) -> None:
+        """Write the clock, unless somebody removed meanwhile what was written first."""
+        store, written = self.owner.store, False
+        while not written:
+            revision = store.revision()
+            if store.read([(self.layout.types, 0)])[0][0] is None:
+                raise StoreError(
+                    "the states were removed while they were written", fix="notebento features materialize"
+                )
+            written = store.write(revision, [(self.layout.clock, 0, pack(clock))])
 
     def _line(self, line: Line, summands: Sequence[pl.DataFrame], until: int) -> list[State]:
         changes = _together(line, summands)
