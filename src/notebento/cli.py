@@ -461,7 +461,9 @@ def list_features(
     config = compose(overrides or [])
     found = catalogue.gather(config)
     if html:
-        save(html, catalogue.page(found.entries, f"Features of {config.project.name}", found.about, found.wrong))
+        save(
+            html, catalogue.features_page(found.entries, f"Features of {config.project.name}", found.about, found.wrong)
+        )
     if as_json:
         _json(found)
     elif not html:
