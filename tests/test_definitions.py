@@ -155,18 +155,23 @@ def test_the_command_says_what_stays_and_why(tmp_path):
     states = [(b"OLDER_" + bytes([n]) + b"\xff" + kind, 0, b"{}") for n in (0, 255) for kind in (b"L\x00x", b"T")]
     assert store.write(0, states)
 
-    def said(*options: str) -> str:
-        command = [sys.executable, "-m", "notebento", "features", "gc", *options]
+    def said(*words: str) -> str:
+        command = [sys.executable, "-m", "notebento", "features", *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
-    planned = said("--plan")
+    planned = said("gc", "--plan")
     assert f"{mine}  stays             0 states" in planned and "not filled  needed by this configuration" in planned
     assert planned.count("would go          2 states") == 2 and "would remove 2 definitions, 4 states" in planned
     assert len(store.held(8)) == 2
-    found = json.loads(said("--json"))
+    assert "4 states of 2 other definitions: notebento features gc" in said(
+        "materialize", "experiment=lab", "store.name=default"
+    )
+    found = json.loads(said("gc", "--json"))
     assert [d["needed_by"] for d in found["kept"]] == [["this configuration"]]
     assert [d["states"] for d in found["removed"]] == [2, 2]
-    assert definitions(store, {}) == [] and "removed 0 definitions, 0 states" in said()
+    assert [d.digest for d in definitions(store, {})] == [mine]
+    assert "removed 0 definitions, 0 states" in said("gc")
+    assert "other definition" not in said("materialize", "experiment=lab", "store.name=default")
     store.close()

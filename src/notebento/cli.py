@@ -509,7 +509,6 @@ def worth(
 @features.command()
 def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
-    from notebento.definitions import definitions, needed
     from notebento.reader import moment
     from notebento.store import FeatureStore, snapshot, views_of
 
@@ -519,7 +518,7 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
     with FeatureStore.open(views, config.store) as store, _bar(store.clock, until, as_json) as watch:
         began = time.perf_counter()
         done = store.materialize(snapshot(config.data), until, watch)
-        old = [] if as_json else [d for d in definitions(store.store, needed(config)) if not d.needed_by]
+        held = {} if as_json else store.store.held(len(store.layout.digest))
     if as_json:
         _json(done)
     else:
@@ -530,9 +529,9 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
             highlight=False,
             soft_wrap=True,
         )
-    if old:
-        states = f"{sum(d.states for d in old):,} states of {_counted(len(old), 'definition')}"
-        err.print(f"{states} that nobody needs any more: notebento features gc", highlight=False, soft_wrap=True)
+    if others := [states for digest, (states, _) in held.items() if digest != store.layout.digest]:
+        what = f"{sum(others):,} states of {_counted(len(others), 'other definition')}"
+        err.print(f"{what}: notebento features gc removes what nobody needs", highlight=False, soft_wrap=True)
 
 
 @features.command("gc")
