@@ -1,7 +1,10 @@
 """What every test file may use."""
 
 import os
+import shutil
 import signal
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,3 +37,17 @@ def root() -> Path:
 def absent(what: str) -> NoReturn:
     """`what` a test needs is not on this machine: it is skipped here, and fails in CI, where everything has to be."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not on this machine")
+
+
+def after_loading(page: Path) -> str:
+    """What is in `page` once a browser has loaded it and run its scripts."""
+    if not (chromium := shutil.which("chromium") or shutil.which("google-chrome")):
+        absent("chromium")
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    options += ["--disable-background-networking", "--no-first-run"]
+    profile = tempfile.mkdtemp(prefix="notebento-chromium-")
+    command = [chromium, *options, f"--user-data-dir={profile}", page.as_uri()]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)

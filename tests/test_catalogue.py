@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import polars as pl
 import pytest
+from conftest import after_loading
 from test_lookup import NOON, toy_graph
 from test_lookup import toy as toy  # a fixture
 
@@ -17,10 +19,10 @@ from notebento.catalogue import (
     Watch,
     entries,
     expectations,
+    features_page,
     importance,
     loss,
     newest,
-    page,
     targets,
     too_old,
     unexpected,
@@ -188,13 +190,25 @@ def test_the_page_holds_everything_and_nothing_foreign():
         flights, expectations(flights, contracts()), table, {"leg_gap": 0.01, "carrier": -0.1}, {"v-1": names}
     )
     wrong = unexpected(table.with_columns(weather_temp=pl.lit(999.0)), expectations(flights, contracts()))
-    shown = Page(page(listed, "A <title>", "about", wrong))
+    shown = Page(features_page(listed, "A <title>", "about", wrong))
     assert shown.open == []
     assert shown.links == []  # one file, that asks nobody for anything
     assert all(name in shown.text for name in flights.shown)
     assert "A <title>" in shown.text
     assert "above 130: 99 rows, 100.00%" in shown.text
     assert shown.text.index("leg_gap") < shown.text.index("leg_slack")  # what matters most comes first
+
+
+def test_the_page_finds_features(tmp_path):
+    """Its script runs, although its policy forbids scripts, and shows what holds every word."""
+    (tmp_path / "page.html").write_text(features_page(entries(small(), {}), "Features"))
+    (tmp_path / "frame.html").write_text("""<iframe src="page.html"></iframe><p></p><script>
+        onload = () => {
+            const page = document.querySelector("iframe").contentDocument, find = page.querySelector("input")
+            find.value = "TEMP mean"; find.dispatchEvent(new Event("input"))
+            const found = page.querySelectorAll("article:not([hidden]) h3 code")
+            document.querySelector("p").textContent = [...found].map(code => code.textContent).join(" ") }</script>""")
+    assert re.findall("<p>(.*)</p>", after_loading(tmp_path / "frame.html")) == ["w_temp_1h frost"]
 
 
 def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):

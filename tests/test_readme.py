@@ -30,7 +30,7 @@ CURL = next(block for block in BLOCKS if "curl" in block)
 def test_every_command_of_the_readme_is_known_here() -> None:
     assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
     others = [line.split()[1] for line in LINES[2:] if line not in RUNS]
-    features = ["features", "features", "features"]
+    features = ["features"] * 4
     assert len(RUNS) == 7 and others == ["verify", "runs", "models", *features, "serve"]
 
 

@@ -27,11 +27,11 @@ from notebento.registry import (
     Registry,
     Version,
     card,
+    card_page,
     champion_folder,
     content,
     entry,
     lineage,
-    page,
     version_name,
 )
 
@@ -311,10 +311,10 @@ def test_the_card_tells_the_facts():
 
 def test_the_page_shows_text_as_text():
     words = CardConfig("<img src=x onerror=alert(1)> & more", (), "a|b")
-    html = page(card(version(project="<b>"), words, {"target": "late", "task": "binary"}))
+    html = card_page(card(version(project="<b>"), words, {"target": "late", "task": "binary"}))
     assert "<img" not in html
     assert "&lt;img" in html
-    assert "<title>&lt;b>, v-1</title>" in html
+    assert "<title>&lt;b&gt;, v-1</title>" in html
     assert "<table>" in html
 
 

@@ -163,6 +163,20 @@ def test_a_month_is_the_same_online_to_the_bit(year, backend, tmp_path, redis):
     assert found.rows > 24_000 and found.features > 150 and found.told > 90_000
 
 
+def test_who_waits_is_told_how_far_it_is(tmp_path):
+    """A check after every step; filling a store after every slice, of which the last ends where it shall."""
+    config, table, end = settings_of(tmp_path), busy_table(15_000), START + 5 * HOUR + 10 * MINUTE
+    replay, slices = [], []
+    questions = pl.DataFrame([{"who": f"e{i}", "predict_at": START + i * 10 * MINUTE} for i in range(40)])
+    check(toy_views(), config, questions, {"t": table}, START, end, HOUR, replay.append)
+    assert replay == [*(START + i * HOUR for i in range(1, 6)), end]
+    with FeatureStore.open(toy_views(), config) as store:
+        store.materialize({"t": table}, START, slices.append)
+        assert slices == []  # the first filling is one piece
+        store.materialize({"t": table}, end, slices.append)
+    assert slices == sorted(set(slices)) and len(slices) > 1 and slices[-1] == end
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 def test_the_year_is_the_same_online_to_the_bit(year, backend, tmp_path, redis):

@@ -3,6 +3,8 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -459,7 +461,9 @@ def list_features(
     config = compose(overrides or [])
     found = catalogue.gather(config)
     if html:
-        save(html, catalogue.page(found.entries, f"Features of {config.project.name}", found.about, found.wrong))
+        save(
+            html, catalogue.features_page(found.entries, f"Features of {config.project.name}", found.about, found.wrong)
+        )
     if as_json:
         _json(found)
     elif not html:
@@ -511,9 +515,10 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
     config = compose(overrides or [])
     views = views_of(build(config.features))
     until = moment(as_of or config.data.as_of or datetime.now(UTC).isoformat())
-    with FeatureStore.open(views, config.store) as store:
+    with FeatureStore.open(views, config.store) as store, _bar(store.clock, until, as_json) as watch:
         began = time.perf_counter()
-        done = store.materialize(snapshot(config.data), until)
+        done = store.materialize(snapshot(config.data), until, watch)
+        held = {} if as_json else store.store.held(len(store.layout.digest))
     if as_json:
         _json(done)
     else:
@@ -524,6 +529,41 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
             highlight=False,
             soft_wrap=True,
         )
+    if others := [states for digest, (states, _) in held.items() if digest != store.layout.digest]:
+        what = f"{sum(others):,} states of {_counted(len(others), 'other definition')}"
+        err.print(f"{what}: notebento features gc removes what nobody needs", highlight=False, soft_wrap=True)
+
+
+@features.command("gc")
+def collect_definitions(
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would go, and what stays and why.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove from the online store the states of definitions of the views that nobody needs any more.
+
+    Those of this configuration stay, and those of every ledger's champion and of the version to which a rollback leads.
+    """
+    from notebento.definitions import definitions, forget, needed
+    from notebento.report import size
+    from notebento.store import FeatureStore, views_of
+
+    config = compose(overrides or [])
+    with FeatureStore.open(views_of(build(config.features)), config.store) as store:
+        found = definitions(store.store, needed(config))
+        gone = [d for d in found if not d.needed_by]
+        for definition in [] if plan else gone:
+            forget(store.store, definition.digest)
+    if as_json:
+        _json({"kept": [d for d in found if d.needed_by], "removed": gone, "planned": plan})
+        return
+    for d in found:
+        does = "stays" if d.needed_by else "would go" if plan else "removed"
+        until = f"complete until {d.complete:%Y-%m-%d %H:%M}" if d.complete else "not filled"
+        facts = f"{d.digest}  {does:<8}  {d.states:>9,} states  {size(d.bytes):>6}  {until}"
+        print(f"{facts}  needed by {'; '.join(d.needed_by) or 'nobody'}")
+    told = f"{_counted(len(gone), 'definition')}, {sum(d.states for d in gone):,} states, {size(sum(d.bytes for d in gone))}"
+    out.print(f"{'would remove' if plan else 'removed'} {told}", highlight=False, soft_wrap=True)
 
 
 @features.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -582,9 +622,12 @@ def check_features(
     from notebento.views import microseconds, rows_of
 
     config = compose([*(overrides or []), *([f"store={backend}"] if backend else [])])
-    tables, views = snapshot(config.data), views_of(build(config.features))
-    rows, steps = rows_of(tables, config.data), timedelta(microseconds=microseconds(step))
-    found = check(views, config.store, rows, tables, moment(start), moment(end), steps)
+    views, steps = views_of(build(config.features)), timedelta(microseconds=microseconds(step))
+    begin, until = moment(start), moment(end)
+    with _bar(begin, until, as_json) as watch:
+        tables = snapshot(config.data)
+        rows = rows_of(tables, config.data)
+        found = check(views, config.store, rows, tables, begin, until, steps, watch)
     if as_json:
         _json(found)
     else:
@@ -595,6 +638,26 @@ def check_features(
         what = f"{found.rows:,} rows × {found.features} features after {found.told:,} rows of tables"
         out.print(f"{config.store.backend}: {what}, {len(found.differences)} features differ", highlight=False)
     require_parity(found)
+
+
+@contextmanager
+def _bar(start: datetime | None, end: datetime, quiet: bool) -> Iterator[Callable[[datetime], None]]:
+    """A bar over a period, on a terminal: until the first call, and without a `start`, it only says that we work."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task("reading the tables", total=None)
+
+        def watch(now: datetime) -> None:
+            seconds = [(moment - start).total_seconds() for moment in (now, end)] if start else [0.0, None]
+            progress.update(task, description=f"{now:%Y-%m-%d %H:%M}", completed=seconds[0], total=seconds[1])
+
+        yield watch
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

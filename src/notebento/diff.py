@@ -21,23 +21,19 @@ import msgspec
 from .cache import Cache, Record, files_of
 from .config import leaves
 from .keys import locked
+from .page import Html, joined, page, table, tag
 from notebento.report import (
     OURS,
-    Html,
     Interval,
     Metrics,
     cut,
     declared_in,
     duration,
-    joined,
     marks,
-    page,
     results,
     scale,
     span,
     state,
-    table,
-    tag,
 )
 from .run import Manifest, digest, load, save
 

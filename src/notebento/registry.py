@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEDGER', 'RECORDED', 'Metrics', 'SLICED', 'Entry', 'Ledger', 'entry', 'reigns', 'content', 'version_name', 'Lineage',
            'lineage', 'Interval', 'Version', 'keep', 'recall', 'champion_of', 'find', 'registration', 'promotion',
-           'taking_back', 'Registry', 'champion_folder', 'card', 'page']
+           'taking_back', 'Registry', 'champion_folder', 'card', 'card_page']
 
 # %% ../../nbs/10_registry.ipynb #830c879b
 import getpass
@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from .config import CardConfig, GateError, NotebentoError, RegistryConfig, UserError, nearest, runs_folder
+from .page import Html, page
 from .run import Manifest, digest, save
 
 # %% ../../nbs/10_registry.ipynb #f825745a
@@ -259,6 +260,7 @@ class Version(msgspec.Struct, frozen=True):
     split: dict[str, Any] = {}  # the periods of train, validation and test, and their rows
     comparison: dict[str, Any] = {}  # the difference to other models
     slices: dict[str, Any] = {}  # column -> the metrics where it has each of its values
+    views: str = ""  # digest of the definitions by which its features are looked up, when it was registered
 
 # %% ../../nbs/10_registry.ipynb #846c4a12
 def keep(store: Path, bundle: Path, new: Version) -> None:
@@ -529,29 +531,8 @@ def _recipe(made: Lineage) -> str:
     return "\n".join(f"    {command}" for command in [*commands, f".venv/bin/notebento verify {made.run}"]) + "\n"
 
 # %% ../../nbs/10_registry.ipynb #8601ff82
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-  :root {{ color-scheme: light dark; --line: #8884; --soft: #8882; }}
-  body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 1rem 1rem 4rem; }}
-  h1 {{ font-size: 1.6rem; line-height: 1.25; }}
-  h2 {{ font-size: 1.15rem; margin-top: 2.2rem; padding-bottom: .2rem; border-bottom: 1px solid var(--line); }}
-  table {{ display: block; overflow-x: auto; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-  th, td {{ text-align: left; white-space: nowrap; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); }}
-  code {{ font: .9em ui-monospace, monospace; background: var(--soft); padding: .1em .3em; border-radius: .25em; }}
-  pre {{ overflow-x: auto; background: var(--soft); padding: .8rem; border-radius: .4rem; }}
-  pre code {{ background: none; padding: 0; }}
-</style>
-{body}
-</html>
-"""
-
-
-def page(markdown: str) -> str:
-    """A Markdown text as a self-contained HTML page, titled by its first line."""
-    title = markdown.splitlines()[0].lstrip("# ").replace("&", "&amp;").replace("<", "&lt;")
+def card_page(markdown: str) -> str:
+    """A Markdown text as a page, titled by its first line."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return _PAGE.format(title=title, body=body)
+    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    return page(markdown.splitlines()[0].lstrip("# "), Html(body))
