@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EPOCH', 'MICROSECOND', 'pack', 'unpack', 'Step', 'Reason', 'told_of', 'Line', 'Story', 'look_back', 'digest',
            'Layout', 'entity', 'instant', 'moment', 'time_of', 'Look', 'steps_of', 'Places', 'Sums', 'Looked', 'Clock',
-           'Event', 'Told', 'Last', 'Stories', 'take_last', 'take_whole', 'Asked', 'Reader', 'unknown', 'feature_kinds']
+           'Event', 'Told', 'Last', 'Stories', 'take_last', 'take_whole', 'Asked', 'Questions', 'Reader', 'unknown',
+           'feature_kinds']
 
 # %% ../../nbs/04_reader.ipynb #c639cb4d
 import hashlib
@@ -81,7 +82,7 @@ def look_back(view: View, names: Iterable[str]) -> int:
 # %% ../../nbs/04_reader.ipynb #73593277
 def digest(features: FeatureSet) -> bytes:
     """Eight bytes that change with every change of a definition."""
-    known = hashlib.sha256(b"1")  # the layout that this module writes
+    known = hashlib.sha256(b"2")  # the layout that this module writes
     for view in features.views:
         events, table = view.events, view.events.table
         known.update(repr((view.by, dict(view.give), view.windows, view.expiry, view.at, view.name)).encode())
@@ -106,8 +107,8 @@ class Layout:
             if single := [n for n in view.columns if n not in added]:
                 story = Story(len(self.stories), view.events, view.by)
                 self.stories.setdefault((view.events, view.by), story).add(view, single)
-        # What is known of the whole store. Last of all keys: to compare with a row SQLite reads all of it, and the
-        # calendar of a time, whose keys come first, may be long.
+        # Of the whole store. The last of all keys: to compare with a row SQLite reads all of it, and those of the
+        # calendar, whose keys come first, may be long.
         self.clock, self.types = self.digest + b"X", self.digest + b"Y"
         self.tables = {view.events.table.name: view.events.table for view in features.views}
         kept = [line.keep for line in self.lines.values()] + [story.keep for story in self.stories.values()]
@@ -175,10 +176,12 @@ class Look(msgspec.Struct):
     width: int = 0  # whole numbers in a state
     offset: int = 0  # where its states stand in a row
 
-    def places(self, key: bytes, end: int) -> list[tuple[Key, int]]:
-        """What is looked up for an entity."""
-        place = self.prefix + key
-        return [(place, (end // half - age) * half - 1 if half else end - age) for age, half in self.steps]
+    def add(self, key: bytes, end: int, at: list[tuple[Key, int]]) -> int:
+        """Add what is looked up for an entity, and say where that begins."""
+        begin, place = len(at), self.prefix + key
+        for age, half in self.steps:
+            at.append((place, (end // half - age) * half - 1 if half else end - age))
+        return begin
 
 
 def steps_of(aggregate: Aggregate, window: str) -> list[Step]:
@@ -427,28 +430,65 @@ class Asked(msgspec.Struct):
     begins: list[int]  # where in the answer the states of each look begin
 
 
+class Questions:
+    """What is asked of a store for some records."""
+
+    def __init__(self, places: Places, stories: Stories) -> None:
+        self.layout, self.features, self.entities = places.layout, places.layout.features, places.entities
+        self.looks = [*places.looks.values(), *(last.look for last in stories.lasts.values())]
+        self.spans = [(bytearray(self.layout.prefix(s)), e, m, _back(fs)) for (s, e, m), fs in stories.spans.items()]
+        self.columns = list(dict.fromkeys(["predict_at", *(m.column for m in places.moments)]))
+        floors = [microseconds(m.floor) if m.floor else 1 for m in places.moments]
+        self.ends = [(self.columns.index(m.column), f, m.of(0)) for m, f in zip(places.moments, floors, strict=True)]
+        used, derived = [name for by in self.entities for name in by] + self.columns, self.features.derived
+        self.derived = [n for n in dict.fromkeys(used) if n in derived and not derived[n].meta.eq(pl.col(n))]
+
+    def of(self, record: Mapping[str, Any]) -> Asked:
+        """What one record asks, with its derived columns."""
+        times = [instant(record[column]) for column in self.columns]
+        keys = [entity([record.get(name) for name in by]) or b"" for by in self.entities]
+        return Asked(times[0], keys, [times[i] // floor * floor + plus for i, floor, plus in self.ends], [])
+
+    def places(self, asked: Sequence[Asked]) -> list[tuple[Key, int]]:
+        """What is looked up, the clock first and each place once. Notes where the states of each look begin."""
+        at: list[tuple[Key, int]] = [(self.layout.clock, 0)]
+        begins: dict[tuple[int, bytes, int], int] = {}
+        for a in asked:
+            for i, look in enumerate(self.looks):
+                place = (i, a.keys[look.entity], a.ends[look.moment])
+                if place not in begins:
+                    begins[place] = look.add(place[1], place[2], at)
+                a.begins.append(begins[place])
+        return at
+
+    def stories(self, asked: Sequence[Asked]) -> list[tuple[Key, int, int]]:
+        """The spans of events that are looked at one by one, record by record."""
+        return [(p + a.keys[e], a.ends[m] - back, a.ends[m]) for a in asked for p, e, m, back in self.spans]
+
+    def with_derived(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Records with the derived columns that entities and ends of windows need, if there are such."""
+        if not self.derived:
+            return records
+        record, derived = self.features.record, self.features.derived
+        kinds = {name: field.dtype for name, field in record.items()} | {"predict_at": pl.Datetime("us", "UTC")}
+        given = pl.DataFrame([[r.get(name) for name in kinds] for r in records], kinds, orient="row")
+        more = derive(derived, given.lazy(), self.features.immediate).select(self.derived).collect()
+        return [{**r, **added} for r, added in zip(records, more.to_dicts(), strict=True)]
+
+# %% ../../nbs/04_reader.ipynb #8c9d9584
 class Reader:
     """Reads the features of records from a store."""
 
     def __init__(self, layout: Layout, config: StoreConfig, store: OnlineStore) -> None:
         self.layout, self.store, places = layout, store, Places(layout)
-        self.sums, self.stories, self.entities = Sums(places), Stories(places), places.entities
-        self.lines, self.lasts = list(places.looks.values()), list(self.stories.lasts.values())
-        self.blank = [(len(look.steps), bytes(8 * look.width)) for look in self.lines]
-        self.looks = [*self.lines, *(last.look for last in self.lasts)]
-        self.spans = [
-            (bytearray(layout.prefix(s)), e, m, _back(fs), s, fs) for (s, e, m), fs in self.stories.spans.items()
-        ]
+        self.sums, self.stories = Sums(places), Stories(places)
+        self.questions = Questions(places, self.stories)
+        self.lasts, lines = list(self.stories.lasts.values()), list(places.looks.values())
+        self.lines = [(len(look.steps), bytes(8 * look.width)) for look in lines]  # how many states, and what if not
         self.absent: dict[int, list[str]] = {}  # look -> its features that are null for an entity never seen
         for name, view, aggregate, _ in self.sums.features:
             if aggregate.kind in ("mean", "share", "decayed"):
-                self.absent.setdefault(self.lines.index(places.look(view)), []).append(name)
-        self.columns = list(dict.fromkeys(["predict_at", *(m.column for m in places.moments)]))
-        floors = [microseconds(m.floor) if m.floor else 1 for m in places.moments]
-        self.ends = [(self.columns.index(m.column), f, m.of(0)) for m, f in zip(places.moments, floors, strict=True)]
-        used = [name for by in self.entities for name in by] + self.columns
-        derived = layout.features.derived
-        self.derived = [n for n in dict.fromkeys(used) if n in derived and not derived[n].meta.eq(pl.col(n))]
+                self.absent.setdefault(lines.index(places.look(view)), []).append(name)
         self.kinds: dict[str, pl.DataType] = {}
         self.names = [name for view in layout.features.views for name in view.columns]
         tables = layout.tables.values()
@@ -457,61 +497,26 @@ class Reader:
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> Looked:
         """The features of `records`. Raises `StoreError` when the backend does not answer."""
-        asked = [self._ask(record) for record in self._with_derived(records)]
-        at = self._places(asked)
-        spans = [(p + a.keys[e], a.ends[m] - back, a.ends[m]) for a in asked for p, e, m, back, _, _ in self.spans]
-        states, stories = self.store.read(at, spans)
+        asked = [self.questions.of(record) for record in self.questions.with_derived(records)]
+        states, stories = self.store.read(self.questions.places(asked), self.questions.stories(asked))
         if states[0] is None:
             return self.nothing(len(records), "not materialized")
         if not self.kinds:
             self.kinds = feature_kinds(self.sums, self.stories, self.types)
         return self._looked(asked, _clock(states[0]), states, stories)
 
-    def _with_derived(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Records with the derived columns that entities and ends of windows need, if there are such."""
-        if not self.derived:
-            return records
-        features = self.layout.features
-        given = [[record.get(name) for name in (*features.record, "predict_at")] for record in records]
-        kinds = {name: field.dtype for name, field in features.record.items()} | {
-            "predict_at": pl.Datetime("us", "UTC")
-        }
-        frame = derive(features.derived, pl.DataFrame(given, kinds, orient="row").lazy(), features.immediate).collect()
-        return [
-            dict(record) | more for record, more in zip(records, frame.select(self.derived).to_dicts(), strict=True)
-        ]
-
-    def _ask(self, record: Mapping[str, Any]) -> Asked:
-        times = [instant(record[column]) for column in self.columns]
-        keys = [entity([record.get(name) for name in by]) or b"" for by in self.entities]
-        return Asked(times[0], keys, [times[i] // floor * floor + plus for i, floor, plus in self.ends], [])
-
-    def _places(self, asked: Sequence[Asked]) -> list[tuple[Key, int]]:
-        """What is looked up, the clock first and each place once. Notes where the states of each look begin."""
-        at: list[tuple[Key, int]] = [(self.layout.clock, 0)]
-        begins: dict[tuple[int, bytes, int], int] = {}
-        for a in asked:
-            for i, look in enumerate(self.looks):
-                place = (i, a.keys[look.entity], a.ends[look.moment])
-                begin = begins.get(place)
-                if begin is None:
-                    begin = begins[place] = len(at)
-                    at += look.places(place[1], place[2])
-                a.begins.append(begin)
-        return at
-
     def _looked(
         self, asked: Sequence[Asked], clock: Clock, states: list[bytes | None], stories: list[list[tuple[int, bytes]]]
     ) -> Looked:
-        sums, told, why = self._sums(asked, states), [], []
+        sums, told, why, spans = self._sums(asked, states), [], [], len(self.stories.spans)
         for i, a in enumerate(asked):
             reasons = self._reasons(a.now, clock)
             for look, names in self.absent.items():
                 if states[a.begins[look]] is None:
                     reasons.setdefault("missing", []).extend(names)
             values = self._last(a, states, reasons)
-            if self.spans:
-                values += self._whole(a, stories[i * len(self.spans) : (i + 1) * len(self.spans)])
+            if spans:
+                values += self._whole(a, stories[i * spans : (i + 1) * spans])
             if "too old" in reasons:
                 values, sums[i] = [None] * len(values), np.nan
             told.append(values)
@@ -525,8 +530,9 @@ class Reader:
         parts = []
         for a in asked:
             parts.append(_FIRST)
-            for (n, nothing), begin in zip(self.blank, a.begins, strict=False):
-                parts += [state or nothing for state in states[begin : begin + n]]
+            for (n, nothing), begin in zip(self.lines, a.begins, strict=False):
+                for state in states[begin : begin + n]:
+                    parts.append(state or nothing)
         sums = self.sums(np.frombuffer(b"".join(parts), np.int64).reshape(len(asked), -1))
         for i, a in enumerate(asked):
             if b"" in a.keys:
@@ -536,21 +542,21 @@ class Reader:
     def _last(self, asked: Asked, states: list[bytes | None], reasons: dict[str, list[str]]) -> list[Any]:
         """What the last events tell. Adds to `reasons` why they tell nothing."""
         values: list[Any] = []
-        for last, begin in zip(self.lasts, asked.begins[len(self.lines) :], strict=True):
+        for take, begin in zip(self.lasts, asked.begins[len(self.lines) :], strict=True):
             state = states[begin]
-            found, reason = last(told_of(state) if state else None, asked.ends[last.look.moment], asked.now)
+            found, reason = take(told_of(state) if state else None, asked.ends[take.look.moment], asked.now)
             values += found
             if reason:
-                reasons.setdefault(reason, []).extend(last.names)
+                reasons.setdefault(reason, []).extend(take.names)
         return values
 
     def _whole(self, asked: Asked, stories: list[list[tuple[int, bytes]]]) -> list[Any]:
         """What follows from the events of windows, looked at one by one."""
         values: list[Any] = []
-        for found, (_, e, moment, _, story, features) in zip(stories, self.spans, strict=True):
+        for found, ((story, of, moment), features) in zip(stories, self.stories.spans.items(), strict=True):
             events, end = [told_of(state) for _, state in found], asked.ends[moment]
             for _, view, aggregate, window in features:
-                if not asked.keys[e]:
+                if not asked.keys[of]:
                     values.append(None)
                 elif window:
                     values.append(take_whole(story, view, aggregate, window, events, end))
