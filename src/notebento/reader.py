@@ -509,12 +509,14 @@ class Reader:
         self, asked: Sequence[Asked], clock: Clock, states: list[bytes | None], stories: list[list[tuple[int, bytes]]]
     ) -> Looked:
         sums, told, why, spans = self._sums(asked, states), [], [], len(self.stories.spans)
+        places = {begin for a in asked for begin in a.begins[len(self.lines) :]}
+        events = {begin: told_of(state) for begin in places if (state := states[begin])}
         for i, a in enumerate(asked):
             reasons = self._reasons(a.now, clock)
             for look, names in self.absent.items():
                 if states[a.begins[look]] is None:
                     reasons.setdefault("missing", []).extend(names)
-            values = self._last(a, states, reasons)
+            values = self._last(a, events, reasons)
             if spans:
                 values += self._whole(a, stories[i * spans : (i + 1) * spans])
             if "too old" in reasons:
@@ -539,12 +541,11 @@ class Reader:
                 sums[i, [not a.keys[e] for e in self.sums.entity]] = np.nan
         return sums
 
-    def _last(self, asked: Asked, states: list[bytes | None], reasons: dict[str, list[str]]) -> list[Any]:
+    def _last(self, asked: Asked, events: Mapping[int, Told], reasons: dict[str, list[str]]) -> list[Any]:
         """What the last events tell. Adds to `reasons` why they tell nothing."""
         values: list[Any] = []
         for take, begin in zip(self.lasts, asked.begins[len(self.lines) :], strict=True):
-            state = states[begin]
-            found, reason = take(told_of(state) if state else None, asked.ends[take.look.moment], asked.now)
+            found, reason = take(events.get(begin), asked.ends[take.look.moment], asked.now)
             values += found
             if reason:
                 reasons.setdefault(reason, []).extend(take.names)
