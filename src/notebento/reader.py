@@ -107,8 +107,7 @@ class Layout:
             if single := [n for n in view.columns if n not in added]:
                 story = Story(len(self.stories), view.events, view.by)
                 self.stories.setdefault((view.events, view.by), story).add(view, single)
-        # Of the whole store. The last of all keys: to compare with a row SQLite reads all of it, and those of the
-        # calendar, whose keys come first, may be long.
+        # What is known of the whole store: the last of all keys, away from the calendar, whose states may be long.
         self.clock, self.types = self.digest + b"X", self.digest + b"Y"
         self.tables = {view.events.table.name: view.events.table for view in features.views}
         kept = [line.keep for line in self.lines.values()] + [story.keep for story in self.stories.values()]
