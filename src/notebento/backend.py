@@ -99,7 +99,8 @@ class SqliteStore:
             if self.revision() != revision:
                 return False
             self._db.execute("UPDATE revision SET number = number + 1")
-            self._db.executemany("INSERT OR REPLACE INTO state VALUES (?,?,?)", (s for s in put if s[2]))
+            states = ((bytearray(key), known, bytearray(state)) for key, known, state in put if state)
+            self._db.executemany("INSERT OR REPLACE INTO state VALUES (?,?,?)", states)
             self._db.executemany("DELETE FROM state WHERE key=? AND known=?", (s[:2] for s in put if not s[2]))
             self._db.executemany(_DROP, ((key, key, until) for key, until in drop))
         return True
