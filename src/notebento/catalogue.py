@@ -8,7 +8,7 @@ __all__ = ['Expectation', 'by_definition', 'expectations', 'Unexpected', 'unexpe
            'without_views', 'worth', 'area', 'worth_of_views']
 
 # %% ../../nbs/11_catalogue.ipynb #a0653de8
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -434,10 +434,12 @@ def worth(
     rounds: int = 150,
     fits: int = 3,
     seed: int = 0,
+    watch: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> pl.DataFrame:
     """AUC on `validation` that is lost without each of the groups of `columns`, with a 95% interval; largest first.
 
-    `days` numbers the day of each row of `validation`. The interval holds paired resamples of whole days.
+    `days` numbers the day of each row of `validation`. The interval holds paired resamples of whole days. `watch` goes
+    through the names of the groups, such as a progress bar.
     """
     import lightgbm as lgb
 
@@ -459,8 +461,8 @@ def worth(
     whole, of_draws = fit(columns)
     found: list[tuple[str, int, float, float, float | None, float | None]] = []
     found.append(("(nothing)", len(columns), whole, 0.0, None, None))
-    for name, lost in groups.items():
-        kept = [column for column in columns if column not in lost]
+    for name in watch([*groups]):
+        kept = [column for column in columns if column not in groups[name]]
         value, aucs = fit(kept)
         low, high = np.quantile(of_draws - aucs, [0.025, 0.975])
         found.append((name, len(kept), value, whole - value, float(low), float(high)))
@@ -481,7 +483,9 @@ def _codes(rows: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     return coded.cast(pl.Float32).fill_null(float("nan")).to_numpy()
 
 # %% ../../nbs/11_catalogue.ipynb #ad8b5a3c
-def worth_of_views(config: Config, rows: int = 20_000, seed: int = 0) -> pl.DataFrame:
+def worth_of_views(
+    config: Config, rows: int = 20_000, seed: int = 0, watch: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> pl.DataFrame:
     """What each view of the newest run is worth, on at most `rows` rows of training and of validation."""
     parts, maker = training(), build(config.features)
     if parts is None:
@@ -497,4 +501,4 @@ def worth_of_views(config: Config, rows: int = 20_000, seed: int = 0) -> pl.Data
         else np.arange(len(validation))
     )
     groups = without_views(maker.features, columns)
-    return worth(train, validation, days, config.data.target, columns, groups, seed=seed)
+    return worth(train, validation, days, config.data.target, columns, groups, seed=seed, watch=watch)

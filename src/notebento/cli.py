@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -493,9 +494,13 @@ def worth(
     as_json: AsJson = False,
 ) -> None:
     """What each view adds: the AUC that is lost on validation without it, with a 95% interval. Takes minutes."""
+    from rich.progress import track
+
     from notebento import catalogue
 
-    found = catalogue.worth_of_views(compose(overrides or []), rows)
+    quiet = as_json or not err.is_terminal
+    watch = partial(track, description="without each view in turn", console=err, transient=True, disable=quiet)
+    found = catalogue.worth_of_views(compose(overrides or []), rows, watch=watch)
     if as_json:
         _json(found.to_dicts())
         return
