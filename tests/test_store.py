@@ -36,7 +36,7 @@ from notebento.backend import StoreError
 from notebento.config import UserError, compose
 from notebento.features import flights
 from notebento.store import FeatureStore, as_told, check
-from notebento.views import FeatureSet, View, count, last, rows_of, seen_before
+from notebento.views import TEXT, Events, FeatureSet, Table, Value, View, count, last, rows_of, seen_before
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NAMES = {corrected: [n for v in toy_views(corrected).views for n in v.columns] for corrected in (False, True)}
@@ -435,6 +435,137 @@ def test_a_view_may_go_by_what_is_derived_from_the_record(tmp_path):
     assert found.equals(seen_before(features, rows, {"t": table}).select(found.columns))
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_store_that_forgets_all_it_may_says_what_the_table_says(corrected, tmp_path):
+    build, one = (corrected_table, correction) if corrected else (plain_table, event)
+    features, config = toy_views(corrected), settings_of(tmp_path, horizon="3m")
+    asked = [{"who": who, "predict_at": START + m * MINUTE} for m in range(0, 180, 7) for who in ("a", "b", None)]
+    rows = pl.DataFrame(asked, schema={"who": pl.String, "predict_at": TIME})
+
+    @settings(max_examples=12, deadline=None)
+    @given(st.lists(one, max_size=12), st.integers(0, 60))
+    def agree(events, m):
+        at, end = START + m * MINUTE, START + 3 * HOUR
+        assert not check(features, config, rows, {"t": build(events)}, at, end, 3 * MINUTE).differences
+
+    agree()
+
+
+def same_as_table(store: FeatureStore, table: pl.DataFrame, now: datetime) -> bool:
+    """Whether the store says of `a` what the table says."""
+    asked = [{"who": "a", "predict_at": now}]
+    found = store.read(asked).frame()
+    rows = pl.DataFrame(asked, schema={"who": pl.String, "predict_at": TIME})
+    return found.equals(seen_before(store.features, rows, {"t": table}).select(found.columns))
+
+
+def test_a_correction_of_what_is_older_than_all_that_is_kept_counts_once(tmp_path):
+    """Of sums that never end the old part has to go when it is taken back."""
+    none, now = 0 * MINUTE, START + 10 * DAY + MINUTE
+    table = plain_table([("a", START, none, none, 5, 5), ("a", START + 10 * DAY, none, none, 1, 1)])
+    first, moved = pl.col("id") == 0, pl.lit(now, TIME)
+    for name, change in {"value": {"v": pl.lit(7)}, "time": {"known": moved, "told": moved}}.items():
+        corrected = table.with_columns(pl.when(first).then(e).otherwise(n).alias(n) for n, e in change.items())
+        with FeatureStore.open(toy_views(), settings_of(tmp_path / name)) as store:
+            store.materialize({"t": table}, now)
+            store.apply("t", corrected[:1], now)
+            assert same_as_table(store, corrected, now)
+
+
+def test_a_newer_snapshot_brings_what_the_older_one_lacked(tmp_path):
+    none, now = 0 * MINUTE, START + 20 * MINUTE
+    old = plain_table([("a", START, none, none, 5, 5)])
+    new = plain_table([("a", START, none, none, 6, 5), ("a", START + MINUTE, none, none, 7, 5)])
+    with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
+        store.materialize({"t": old}, START + 5 * MINUTE)
+        store.materialize({"t": new}, now)
+        assert same_as_table(store, new, now)
+        again = store.materialize({"t": new}, now)
+        assert (again.rows, again.began) == (0, now)
+
+
+def test_a_row_without_a_time_may_come_later(tmp_path):
+    always = pl.lit(datetime(1970, 1, 1, tzinfo=UTC))
+    facts = Events("facts", Table("t", ("who",), always), always, always, {"v": Value(pl.col("v"))})
+    features = FeatureSet({"who": TEXT})
+    features.add(View(facts, ("who",), {"last": last("v")}, name="x"))
+    table = pl.DataFrame({"who": ["a", "b"], "v": [1, 2]})
+    with FeatureStore.open(features, settings_of(tmp_path)) as store:
+        store.materialize({"t": table[1:]}, START)
+        store.materialize({"t": table}, START + DAY)
+        assert store.read([{"who": "a", "predict_at": START + DAY}]).rows == [{"x_last": 1}]
+
+
+def test_an_older_message_does_not_win_after_a_first_fill(tmp_path):
+    """The row told nothing when the store was filled; what it told before must not come back."""
+    known = pl.col("at")
+    seen = Events("seen", Table("t", ("id",), known), known, known, {"v": Value(pl.col("v"))}, where=pl.col("ok"))
+    features = FeatureSet({"who": TEXT})
+    features.add(View(seen, ("who",), {"n": count()}, ("30m",), name="x"))
+    row = pl.DataFrame({"id": [0], "who": ["a"], "at": [START], "ok": [False], "v": [5]}, schema_overrides={"at": TIME})
+    now = START + 5 * MINUTE
+    with FeatureStore.open(features, settings_of(tmp_path)) as store:
+        store.materialize({"t": row}, now)
+        assert store.apply("t", row.with_columns(ok=True), START + MINUTE).ignored == 1
+        assert store.read([{"who": "a", "predict_at": now}]).rows == [{"x_n_30m": 0}]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "redis"])
+def test_of_two_that_fill_a_store_one_goes_on(backend, busy, tmp_path, redis):
+    """The first is stopped in the middle; the second fills the store; the first must not write another byte."""
+    table, _ = busy
+    config, now = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="two"), START + 10 * HOUR
+    with FeatureStore.open(toy_views(), config) as one, FeatureStore.open(toy_views(), config) as two:
+        write, number = one.store.write, 0
+
+        def interrupted(*arguments):
+            nonlocal number
+            number += 1
+            if number == 4:
+                two.materialize({"t": table}, now)
+            return write(*arguments)
+
+        one.store.write = interrupted
+        with pytest.raises(StoreError, match="another process fills the store"):
+            one.materialize({"t": table}, now)
+        asked = [{"who": f"e{i}", "predict_at": now} for i in range(40)]
+        rows = pl.DataFrame(asked, schema={"who": pl.String, "predict_at": TIME})
+        found = two.read(asked).frame()
+        assert found.equals(seen_before(two.features, rows, {"t": table}).select(found.columns))
+
+
+def test_what_a_table_is_refused_for_the_store_refuses_too(tmp_path):
+    table = busy_table(20)
+    with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
+        store.materialize({"t": table.with_columns(pl.col("v").cast(pl.Float64))}, START)
+        for value in (2.5, float("nan"), float("inf")):
+            with pytest.raises(UserError, match="'v' of the .* cannot be added up in units of 1/1"):
+                store.apply("t", table[:1].with_columns(v=pl.lit(value)), START + DAY)
+        with pytest.raises(UserError, match="are known before they happened"):
+            store.apply("t", table[:1].with_columns(known=pl.col("at") - MINUTE), START + DAY)
+
+
+def test_types_that_cannot_be_kept_are_named(tmp_path):
+    table = busy_table(20)
+    with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
+        with pytest.raises(UserError, match="t.who is Categorical, which an online store cannot keep"):
+            store.materialize({"t": table.with_columns(pl.col("who").cast(pl.Categorical))}, START)
+        with pytest.raises(UserError, match="t.who tells entities apart and is a time"):
+            store.materialize({"t": table.with_columns(who="at")}, START)
+        local = table.with_columns(pl.col("at").dt.convert_time_zone("America/New_York"))
+        with pytest.raises(UserError, match="t.at is Datetime.*America/New_York"):
+            store.materialize({"t": local}, START)
+
+
+def test_a_store_is_filled_anew_when_its_clock_went_wrong(tmp_path):
+    table, now = busy_table(200), START + 10 * HOUR
+    with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
+        store.materialize({"t": table}, now + 400 * DAY)
+        assert store.materialize({"t": table}, now).clock == now + 400 * DAY
+        assert store.materialize({"t": table}, now, fresh=True).began is None
+        assert store.clock == now
+
+
 def test_rows_that_cannot_be_applied_are_named(tmp_path):
     table = busy_table(20)
     with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
@@ -473,3 +604,7 @@ def test_the_commands(tmp_path):
     assert wrong.returncode == 2 and "no field 'orgin'. Did you mean 'origin'" in wrong.stderr
     same = notebento("features", "check", "--from", "2013-01-15", "--to", "2013-01-16", small, "--json", **runs)
     assert same.returncode == 0 and json.loads(same.stdout)["differences"] == []
+    early = notebento("features", "materialize", "--as-of", "2999-01-01", small, **runs)
+    assert early.returncode == 2 and "has not come yet" in early.stderr
+    back = notebento("features", "materialize", "--as-of", "2013-01-10", small, **runs)
+    assert back.returncode == 0 and "--fresh fills it anew" in back.stderr

@@ -512,17 +512,25 @@ def worth(
 
 
 @features.command()
-def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson = False) -> None:
+def materialize(
+    as_of: AsOf = "",
+    fresh: Annotated[bool, typer.Option(help="Fill it anew, whatever is in it.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
     from notebento.reader import moment
     from notebento.store import FeatureStore, snapshot, views_of
 
     config = compose(overrides or [])
     views = views_of(build(config.features))
-    until = moment(as_of or config.data.as_of or datetime.now(UTC).isoformat())
-    with FeatureStore.open(views, config.store) as store, _bar(store.clock, until, as_json) as watch:
+    now = datetime.now(UTC)
+    until = moment(as_of or config.data.as_of or now.isoformat())
+    if until > now:
+        raise UserError(f"{until:%Y-%m-%d %H:%M} UTC has not come yet", fix="--as-of takes a time until now")
+    with FeatureStore.open(views, config.store) as store, _bar(None if fresh else store.clock, until, as_json) as watch:
         began = time.perf_counter()
-        done = store.materialize(snapshot(config.data), until, watch)
+        done = store.materialize(snapshot(config.data), until, watch, fresh)
         held = {} if as_json else store.store.held(len(store.layout.digest))
     if as_json:
         _json(done)
@@ -534,6 +542,8 @@ def materialize(as_of: AsOf = "", overrides: Overrides = None, as_json: AsJson =
             highlight=False,
             soft_wrap=True,
         )
+    if done.clock > until:
+        err.print(f"it was there already, past {until:%Y-%m-%d %H:%M}: --fresh fills it anew", highlight=False)
     if others := [states for digest, (states, _) in held.items() if digest != store.layout.digest]:
         what = f"{sum(others):,} states of {_counted(len(others), 'other definition')}"
         err.print(f"{what}: notebento features gc removes what nobody needs", highlight=False, soft_wrap=True)
