@@ -514,7 +514,7 @@ def test_an_older_message_does_not_win_after_a_first_fill(tmp_path):
 def test_of_two_that_fill_a_store_one_goes_on(backend, busy, tmp_path, redis):
     """The first is stopped in the middle; the second fills the store; the first must not write another byte."""
     table, _ = busy
-    config, now = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="two"), START + 10 * HOUR
+    config, now = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="filled"), START + 10 * HOUR
     with FeatureStore.open(toy_views(), config) as one, FeatureStore.open(toy_views(), config) as two:
         write, number = one.store.write, 0
 
