@@ -87,11 +87,11 @@ def read_events(events: Events, tables: Tables, by: Iterable[str] = (), keep: pl
     `keep` reads only some of the rows. Raises `UserError` when the table or a column is not there, when an event would
     be known before it happened, when it uses what is known only later, and when rows contradict each other.
     """
-    rows = _rows(events, tables, by)
-    timed = with_times(events, rows if keep is None else rows.filter(keep)).collect()
+    timed = _timed(events, _rows(events, tables, by), pl.lit(True) if keep is None else keep)
     refuse_early(events, timed, {"where": (events.where, pl.col("_known"))})
     order = ["_known", *events.table.key, *filter(None, [events.table.versions])]
-    found = _once(events, timed.filter(events.where).sort(order, maintain_order=True))
+    found = timed.filter(events.where).sort(order, maintain_order=True)
+    found = _once(events, found, order) if events.table.versions else found
     refuse_early(events, found, _by_moment(events, by))
     return found.select("_happened", "_known", *_gone(events), *by, **events.told)
 
@@ -107,6 +107,12 @@ def with_times(events: Events, rows: pl.LazyFrame, within: Sequence[str] = ()) -
         timed = timed.unique().drop_nulls("_known").sort(*same, "_known", events.table.versions)
         timed = timed.with_columns(_gone=pl.col("_known").shift(-1).over(same))
     return timed.drop_nulls(["_happened", "_known"])
+
+
+def _timed(events: Events, rows: pl.LazyFrame, keep: pl.Expr) -> pl.DataFrame:
+    if events.table.versions:  # first the times: a version that is not kept may replace one that is
+        return with_times(events, rows).filter(keep).collect()
+    return with_times(events, _once(events, rows.filter(keep).collect(), events.table.key).lazy()).collect()
 
 
 def _gone(events: Events) -> list[str]:
@@ -127,11 +133,9 @@ def _rows(events: Events, tables: Tables, by: Iterable[str]) -> pl.LazyFrame:
     return tables[table].lazy().select(*used)
 
 # %% ../../nbs/02_views.ipynb #3b6fe649
-def _once(events: Events, found: pl.DataFrame) -> pl.DataFrame:
-    """The events without those that were told twice, which have the same key and became known at the same time."""
-    same = ["_known", *events.table.key, *filter(None, [events.table.versions])]
-    again = found.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in same)).to_series()
-    if not again.any():
+def _once(events: Events, found: pl.DataFrame, same: Sequence[str]) -> pl.DataFrame:
+    """The rows, each once. Raises `UserError` when different ones are the `same` in these columns."""
+    if found.select(pl.struct(same).hash().n_unique()).item() == len(found):
         return found
     once = found.unique(maintain_order=True)
     if len(twice := once.filter(once.select(same).is_duplicated())):
