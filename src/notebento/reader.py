@@ -82,13 +82,14 @@ def look_back(view: View, names: Iterable[str]) -> int:
 # %% ../../nbs/04_reader.ipynb #73593277
 def digest(features: FeatureSet) -> bytes:
     """Eight bytes that change with every change of a definition."""
-    known = hashlib.sha256(b"2")  # the layout that this module writes
+    known = hashlib.sha256(b"3")  # the layout that this module writes
     for view in features.views:
         events, table = view.events, view.events.table
         known.update(repr((view.by, dict(view.give), view.windows, view.expiry, view.at, view.name)).encode())
         known.update(repr((events.name, [(n, v.scale) for n, v in events.values.items()], [*table.later])).encode())
         known.update(repr((table.name, table.key, table.versions)).encode())
-        for expr in (events.happened, events.known, events.where, *events.told.values(), table.known):
+        times = [events.happened, events.known, table.known, *table.later.values()]
+        for expr in (*times, events.where, *events.told.values()):
             known.update(expr.meta.serialize())
     return known.digest()[:8]
 
@@ -454,7 +455,12 @@ class Questions:
 
     def of(self, record: Mapping[str, Any]) -> Asked:
         """What one record asks, with its derived columns."""
-        times = [instant(record[column]) for column in self.columns]
+        try:
+            times = [instant(record[column]) for column in self.columns]
+        except (AttributeError, KeyError) as e:
+            without = [repr(c) for c in self.columns if not isinstance(record.get(c), datetime | str)]
+            problem = f"a record has no time in {' and '.join(without)}"
+            raise UserError(problem, fix="send it: the windows of some features end there") from e
         keys = [entity([record.get(name) for name in by]) or b"" for by in self.entities]
         return Asked(times[0], keys, [times[i] // floor * floor + plus for i, floor, plus in self.ends], [])
 
