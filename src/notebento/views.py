@@ -7,9 +7,9 @@ __all__ = ['Tables', 'AGES', 'WEIGHTS', 'LINE', 'MINUTE', 'AT_ONCE', 'Kind', 'TY
            'Value', 'Events', 'read_events', 'with_times', 'refuse_early', 'masked_at', 'Aggregate', 'count', 'total',
            'mean', 'share', 'minimum', 'maximum', 'distinct', 'decayed', 'last', 'since', 'microseconds', 'Moment',
            'View', 'running', 'only_whole', 'cuts', 'halved', 'on_line', 'from_totals', 'divided', 'from_last',
-           'look_up', 'Field', 'About', 'FeatureSet', 'describe', 'compute', 'seen_before', 'derive', 'outputs',
-           'not_ahead', 'from_records', 'typed', 'Options', 'Schema', 'make_schema', 'kept', 'rows_of', 'beside',
-           'Columns', 'kind_of']
+           'look_up', 'Field', 'About', 'FeatureSet', 'describe', 'compute', 'seen_before', 'reach', 'derive',
+           'outputs', 'not_ahead', 'from_records', 'typed', 'Options', 'Schema', 'make_schema', 'kept', 'rows_of',
+           'beside', 'Columns', 'kind_of']
 
 # %% ../../nbs/02_views.ipynb #1efdb04c
 import re
@@ -749,12 +749,13 @@ def _by_entity(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Pa
 
 
 def _by_time(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
-    end, reach, size = views[0].at.expr, max(_reach(view) for view in views), -(-len(rows) // n) or 1
+    end, size = views[0].at.expr, -(-len(rows) // n) or 1
+    back = max(reach(view, name) for view in views for name in view.columns)
     rows = rows.sort(end)
     for start in range(0, len(rows) or 1, size):
         part = rows[start : start + size]
         first, last = part.select(first=end.min(), last=end.max()).row(0)
-        since = first - timedelta(microseconds=reach) if first and reach < LINE else None
+        since = first - timedelta(microseconds=back) if first and back < LINE else None
         yield part, {view.events: _known_in(view.events, since, last) for view in views}
 
 
@@ -762,10 +763,11 @@ def _known_in(events: Events, since: datetime | None, last: datetime | None) -> 
     return (events.known > since if since else pl.lit(True)) & (events.known <= last)
 
 
-def _reach(view: View) -> int:
-    """How long before its end the view looks back, in microseconds; LINE for ever."""
-    spans = [(window or view.expiry, aggregate.kind) for aggregate, window in view.columns.values()]
-    return max(LINE if s == "ever" else microseconds(s) * (AGES if k == "decayed" else 1) for s, k in spans)
+def reach(view: View, name: str) -> int:
+    """How long before the end of its window a feature looks back, in microseconds; LINE for ever."""
+    aggregate, window = view.columns[name]
+    span = window or view.expiry
+    return LINE if span == "ever" else microseconds(span) * (AGES if aggregate.kind == "decayed" else 1)
 
 # %% ../../nbs/02_views.ipynb #e1c92485
 def _whole_numbers(features: FeatureSet, events: Events, read: pl.DataFrame) -> pl.DataFrame:
