@@ -179,21 +179,33 @@ def test_windows_and_last_events_equal_duckdb(crowd, tmp_path):
     assert sum(row[1] is not None for row in lasts) > 1_000
 
 
+REPORTED = pl.col("reported")
+REPORTS = Table("reports", ("id",), REPORTED, versions="version")
+MOVES = Events("moves", REPORTS, AT, REPORTED, {"v": Value(pl.col("v"))})
+
+
 def test_a_table_that_does_not_fit_is_read_in_parts(crowd, monkeypatch, tmp_path):
+    """Also when it is corrected: every third walk turns out, an hour later, to have been somebody else's."""
     events, asked = crowd
-    events.write_parquet(tmp_path / "walks.parquet")
+    first = events.with_columns(reported="at", version=0)
+    moved = first[::3].with_columns(pl.col("who").reverse(), pl.col("reported") + 60 * MINUTE, version=1)
+    tables = {"walks": events, "reports": pl.concat([first, moved])}
+    for name, table in tables.items():
+        table.write_parquet(tmp_path / f"{name}.parquet")
     every = WALKED | {"aged": decayed("v")}
-    of_one = View(WALKS, ("who",), every, ("2h",), name="w")
-    of_all = View(WALKS, (), {"n": count()}, ("2h", "ever"), name="all")
-    of_late = View(WALKS, (), every, ("2h",), expiry="3h", name="late")
-    for chosen in ([of_one, of_all], [of_late]):
-        features = FeatureSet({"who": Field("string")})
-        features.add(*chosen)
-        whole = compute(features, asked, {"walks": events})
-        with monkeypatch.context() as small:
-            small.setattr(views, "AT_ONCE", 3_000)
-            in_parts = compute(features, asked, {"walks": pl.scan_parquet(tmp_path / "walks.parquet")})
-        assert in_parts.equals(whole)
+    for kind, rows in ((WALKS, asked), (MOVES, asked[::10])):
+        of_one = View(kind, ("who",), every, ("2h",), name="w")
+        of_all = View(kind, (), {"n": count()}, ("2h", "ever"), name="all")
+        of_late = View(kind, (), every, ("2h",), expiry="3h", name="late")
+        for chosen in ([of_one, of_all], [of_late]):
+            features = FeatureSet({"who": Field("string")})
+            features.add(*chosen)
+            whole = compute(features, rows, tables)
+            with monkeypatch.context() as small:
+                small.setattr(views, "AT_ONCE", 3_000)
+                read = {name: pl.scan_parquet(tmp_path / f"{name}.parquet") for name in tables}
+                in_parts = compute(features, rows, read)
+            assert in_parts.equals(whole)
 
 
 def test_one_row_is_computed_as_many_are(crowd):
@@ -218,10 +230,15 @@ def test_hours_that_come_twice_are_two_hours():
     assert found.row(0, named=True) == {"w_n_1h": 1, "w_n_90m": 2, "w_last": 2}
 
 
-def test_rows_that_contradict_each_other_are_named():
-    twice = pl.DataFrame({"id": [1, 1], "at": [START, START], "v": [1, 2]})
+@pytest.mark.parametrize("second", [START, START + MINUTE, None])
+def test_rows_that_contradict_each_other_are_named(second):
+    """Also when they are known at two times, or one tells of no event: a store keeps one row for a key."""
+    twice = pl.DataFrame({"id": [1, 1], "at": [START, second], "v": [1, 2]})
     with pytest.raises(UserError, match="rows of 'walks' contradict each other: there are two for {'id': '1'}"):
         read_events(WALKS, {"walks": twice})
+
+
+def test_a_row_that_comes_twice_counts_once():
     same = pl.DataFrame({"id": [1, 1], "at": [START, START], "v": [1, 1]})
     assert len(read_events(WALKS, {"walks": same})) == 1
 

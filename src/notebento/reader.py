@@ -24,6 +24,7 @@ from .backend import FOREVER, Key, OnlineStore
 from .config import StoreConfig, UserError, build
 from notebento.views import (
     AGES,
+    LINE,
     MINUTE,
     Aggregate,
     Events,
@@ -33,6 +34,7 @@ from notebento.views import (
     derive,
     halved,
     microseconds,
+    reach,
     running,
 )
 
@@ -68,27 +70,22 @@ class Story:
 # %% ../../nbs/04_reader.ipynb #111ba09d
 def look_back(view: View, names: Iterable[str]) -> int:
     """How long before `predict_at` states are looked at for some features of `view`, in microseconds."""
-    spans = [0]
-    for name in names:
-        aggregate, window = view.columns[name]
-        span = window or view.expiry
-        if span != "ever":
-            spans.append(microseconds(span) * (AGES if aggregate.kind == "decayed" else 1))
-        elif name in view.whole or view.events.table.versions:
-            spans.append(FOREVER)  # one by one, from the first; otherwise the last state says it all
+    single = view.columns if view.events.table.versions else view.whole  # of the others the last state says "ever"
+    spans = [span for name in names if (span := reach(view, name)) < LINE or name in single]
     floor = microseconds(view.at.floor) if view.at.floor else 0
-    return max(spans) + floor + max(0, -view.at.plus // MICROSECOND)
+    return min(max(spans, default=0), FOREVER) + floor + max(0, -view.at.plus // MICROSECOND)
 
 # %% ../../nbs/04_reader.ipynb #73593277
 def digest(features: FeatureSet) -> bytes:
     """Eight bytes that change with every change of a definition."""
-    known = hashlib.sha256(b"2")  # the layout that this module writes
+    known = hashlib.sha256(b"3")  # the layout that this module writes
     for view in features.views:
         events, table = view.events, view.events.table
         known.update(repr((view.by, dict(view.give), view.windows, view.expiry, view.at, view.name)).encode())
         known.update(repr((events.name, [(n, v.scale) for n, v in events.values.items()], [*table.later])).encode())
         known.update(repr((table.name, table.key, table.versions)).encode())
-        for expr in (events.happened, events.known, events.where, *events.told.values(), table.known):
+        times = [events.happened, events.known, table.known, *table.later.values()]
+        for expr in (*times, events.where, *events.told.values()):
             known.update(expr.meta.serialize())
     return known.digest()[:8]
 
@@ -454,7 +451,12 @@ class Questions:
 
     def of(self, record: Mapping[str, Any]) -> Asked:
         """What one record asks, with its derived columns."""
-        times = [instant(record[column]) for column in self.columns]
+        try:
+            times = [instant(record[column]) for column in self.columns]
+        except (AttributeError, KeyError) as e:
+            without = [repr(c) for c in self.columns if not isinstance(record.get(c), datetime | str)]
+            problem = f"a record has no time in {' and '.join(without)}"
+            raise UserError(problem, fix="send it: the windows of some features end there") from e
         keys = [entity([record.get(name) for name in by]) or b"" for by in self.entities]
         return Asked(times[0], keys, [times[i] // floor * floor + plus for i, floor, plus in self.ends], [])
 
@@ -636,13 +638,8 @@ def feature_kinds(
 
 
 def _back(features: Sequence[tuple[str, View, Aggregate, str]]) -> int:
-    """How long before the end of a window events are looked at; "ever" and corrected last events may be anywhere."""
-    windows = [(w or "ever", a.kind) for _, _, a, w in features]
-    return (
-        FOREVER
-        if any(w == "ever" for w, _ in windows)
-        else max(microseconds(w) * (AGES if kind == "decayed" else 1) for w, kind in windows)
-    )
+    """How long before the end of their windows events are looked at."""
+    return min(max(reach(view, name) for name, view, _, _ in features), FOREVER)
 
 
 def _newest(story: Story, view: View, aggregate: Aggregate, told: Sequence[Told], now: int, end: int) -> Any:

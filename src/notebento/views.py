@@ -7,9 +7,9 @@ __all__ = ['Tables', 'AGES', 'WEIGHTS', 'LINE', 'MINUTE', 'AT_ONCE', 'Kind', 'TY
            'Value', 'Events', 'read_events', 'with_times', 'refuse_early', 'masked_at', 'Aggregate', 'count', 'total',
            'mean', 'share', 'minimum', 'maximum', 'distinct', 'decayed', 'last', 'since', 'microseconds', 'Moment',
            'View', 'running', 'only_whole', 'cuts', 'halved', 'on_line', 'from_totals', 'divided', 'from_last',
-           'look_up', 'Field', 'About', 'FeatureSet', 'describe', 'compute', 'seen_before', 'derive', 'outputs',
-           'not_ahead', 'from_records', 'typed', 'Options', 'Schema', 'make_schema', 'kept', 'rows_of', 'beside',
-           'Columns', 'kind_of']
+           'look_up', 'Field', 'About', 'FeatureSet', 'describe', 'compute', 'seen_before', 'reach', 'derive',
+           'outputs', 'not_ahead', 'from_records', 'typed', 'Options', 'Schema', 'make_schema', 'kept', 'rows_of',
+           'beside', 'Columns', 'kind_of']
 
 # %% ../../nbs/02_views.ipynb #1efdb04c
 import re
@@ -87,11 +87,11 @@ def read_events(events: Events, tables: Tables, by: Iterable[str] = (), keep: pl
     `keep` reads only some of the rows. Raises `UserError` when the table or a column is not there, when an event would
     be known before it happened, when it uses what is known only later, and when rows contradict each other.
     """
-    rows = _rows(events, tables, by)
-    timed = with_times(events, rows if keep is None else rows.filter(keep)).collect()
+    timed = _timed(events, _rows(events, tables, by), pl.lit(True) if keep is None else keep)
     refuse_early(events, timed, {"where": (events.where, pl.col("_known"))})
     order = ["_known", *events.table.key, *filter(None, [events.table.versions])]
-    found = _once(events, timed.filter(events.where).sort(order, maintain_order=True))
+    found = timed.filter(events.where).sort(order, maintain_order=True)
+    found = _once(events, found, order) if events.table.versions else found
     refuse_early(events, found, _by_moment(events, by))
     return found.select("_happened", "_known", *_gone(events), *by, **events.told)
 
@@ -107,6 +107,12 @@ def with_times(events: Events, rows: pl.LazyFrame, within: Sequence[str] = ()) -
         timed = timed.unique().drop_nulls("_known").sort(*same, "_known", events.table.versions)
         timed = timed.with_columns(_gone=pl.col("_known").shift(-1).over(same))
     return timed.drop_nulls(["_happened", "_known"])
+
+
+def _timed(events: Events, rows: pl.LazyFrame, keep: pl.Expr) -> pl.DataFrame:
+    if events.table.versions:  # first the times: a version that is not kept may replace one that is
+        return with_times(events, rows).filter(keep).collect()
+    return with_times(events, _once(events, rows.filter(keep).collect(), events.table.key).lazy()).collect()
 
 
 def _gone(events: Events) -> list[str]:
@@ -127,11 +133,9 @@ def _rows(events: Events, tables: Tables, by: Iterable[str]) -> pl.LazyFrame:
     return tables[table].lazy().select(*used)
 
 # %% ../../nbs/02_views.ipynb #3b6fe649
-def _once(events: Events, found: pl.DataFrame) -> pl.DataFrame:
-    """The events without those that were told twice, which have the same key and became known at the same time."""
-    same = ["_known", *events.table.key, *filter(None, [events.table.versions])]
-    again = found.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in same)).to_series()
-    if not again.any():
+def _once(events: Events, found: pl.DataFrame, same: Sequence[str]) -> pl.DataFrame:
+    """The rows, each once. Raises `UserError` when different ones are the `same` in these columns."""
+    if found.select(pl.struct(same).hash().n_unique()).item() == len(found):
         return found
     once = found.unique(maintain_order=True)
     if len(twice := once.filter(once.select(same).is_duplicated())):
@@ -745,12 +749,13 @@ def _by_entity(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Pa
 
 
 def _by_time(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
-    end, reach, size = views[0].at.expr, max(_reach(view) for view in views), -(-len(rows) // n) or 1
+    end, size = views[0].at.expr, -(-len(rows) // n) or 1
+    back = max(reach(view, name) for view in views for name in view.columns)
     rows = rows.sort(end)
     for start in range(0, len(rows) or 1, size):
         part = rows[start : start + size]
         first, last = part.select(first=end.min(), last=end.max()).row(0)
-        since = first - timedelta(microseconds=reach) if first and reach < LINE else None
+        since = first - timedelta(microseconds=back) if first and back < LINE else None
         yield part, {view.events: _known_in(view.events, since, last) for view in views}
 
 
@@ -758,10 +763,11 @@ def _known_in(events: Events, since: datetime | None, last: datetime | None) -> 
     return (events.known > since if since else pl.lit(True)) & (events.known <= last)
 
 
-def _reach(view: View) -> int:
-    """How long before its end the view looks back, in microseconds; LINE for ever."""
-    spans = [(window or view.expiry, aggregate.kind) for aggregate, window in view.columns.values()]
-    return max(LINE if s == "ever" else microseconds(s) * (AGES if k == "decayed" else 1) for s, k in spans)
+def reach(view: View, name: str) -> int:
+    """How long before the end of its window a feature looks back, in microseconds; LINE for ever."""
+    aggregate, window = view.columns[name]
+    span = window or view.expiry
+    return LINE if span == "ever" else microseconds(span) * (AGES if aggregate.kind == "decayed" else 1)
 
 # %% ../../nbs/02_views.ipynb #e1c92485
 def _whole_numbers(features: FeatureSet, events: Events, read: pl.DataFrame) -> pl.DataFrame:
