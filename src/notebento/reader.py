@@ -143,7 +143,7 @@ def entity(values: Sequence[Any]) -> bytes | None:
         if value is None:
             return None
         if type(value) is float and value.is_integer():
-            return pack([int(v) if type(v) is float and v.is_integer() else v for v in values])
+            return pack([int(v) if type(v) is float and v.is_integer() and abs(v) < 2**63 else v for v in values])
     return pack(values)
 
 
