@@ -175,7 +175,8 @@ def _sqlite_errors() -> Iterator[None]:
     except sqlite3.Error as e:
         raise _refused(e) from e
     except OSError as e:  # of its folder
-        problem = f"the feature store cannot be used: {e.filename}: {e.strerror}"
+        why = "it is no folder" if isinstance(e, FileExistsError) else e.strerror
+        problem = f"the feature store cannot be used: {e.filename}: {why}"
         raise StoreError(problem, fix="see store.url in conf/store/") from e
 
 
