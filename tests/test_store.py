@@ -526,5 +526,21 @@ def test_the_commands(tmp_path):
     assert answer["features"]["departures_origin_delay_24h"] > 0 and "stale" not in answer["degraded"]
     wrong = notebento("features", "get", "--orgin", "JFK", **runs)
     assert wrong.returncode == 2 and "no field 'orgin'. Did you mean 'origin'" in wrong.stderr
+    for words in (["--origin"], ["--origin", "--carrier", "DL"], ["--origin=", "--carrier", "DL"]):
+        wrong = notebento("features", "get", *words, **runs)
+        assert wrong.returncode == 2 and "--origin has no value" in wrong.stderr
+    wrong = notebento("features", "get", *record, "--at", "9999-12-31T23:59", **runs)
+    assert wrong.returncode == 2 and "--at 9999-12-31T23:59 is at the end of all times" in wrong.stderr
+    away = ["store=redis", "store.url=redis://127.0.0.1:1/0"]
+    wrong = notebento("features", "get", *record, *away, **runs)
+    assert wrong.returncode == StoreError.exit_status and "the feature store in Redis does not answer" in wrong.stderr
     same = notebento("features", "check", "--from", "2013-01-15", "--to", "2013-01-16", small, "--json", **runs)
     assert same.returncode == 0 and json.loads(same.stdout)["differences"] == []
+    for words, why in {
+        ("2013-01-15", "2013-01-14"): "there are rows from 2013-01-01T",
+        ("2014-03-01", "2014-03-02"): "there are rows from 2013-01-01T",
+        ("2013-01-15", "2013-01-16", "--step", "0m"): "steps of no length",
+    }.items():
+        start, end, *more = words
+        wrong = notebento("features", "check", "--from", start, "--to", end, small, *more, **runs)
+        assert wrong.returncode == 2 and why in wrong.stderr, wrong.stderr
