@@ -14,7 +14,7 @@ CHECKS = {
     "notebooks and package agree": ["python", "scripts/notebooks.py"],
     "lab run": ["notebento", "run", "experiment=lab", "--into=lab", "--no-export"],
     "notebook cells": ["nbdev_test", "--n_workers", "2", "--timing"],
-    "tests": ["pytest"],
+    "tests": ["pytest", "-n", "2", "--dist", "loadfile"],  # a file in one process: its fixtures are made once
 }
 
 

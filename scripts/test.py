@@ -5,7 +5,8 @@
     python3 scripts/test.py -k calendar tests/    only pytest, with these arguments
 
 The first start makes .venv and installs requirements.lock. scripts/checks.py says what is checked; every check
-runs, also when an earlier one failed, and the exit status is 1 when one did. Nothing here changes a file of yours.
+runs, also when an earlier one failed, and the exit status is 1 when one did. Of the tests two files run at a time,
+unless you give arguments. Nothing here changes a file of yours.
 """
 
 import sys

@@ -227,6 +227,15 @@ def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {e["feature"] for e in json.loads(done.stdout)["entries"]} == {*flights.shown}
     assert "weather_temp" in (tmp_path / "deep" / "page.html").read_text()
-    command = [sys.executable, "-m", "notebento", "features", "worth"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert (done.returncode, "there is no run" in done.stderr) == (2, True)
+    for words in (["worth"], ["list", "--check"]):
+        command = [sys.executable, "-m", "notebento", "features", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (done.returncode, "there is no run" in done.stderr) == (2, True)
+
+
+def test_the_page_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    command = [sys.executable, "-m", "notebento", "features", "list", "--html", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, "--html" in done.stderr) == (2, True)
+    assert (tmp_path / "a.txt").read_text() == "a"

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,14 @@ def changed_views() -> FeatureSet:
     return newer
 
 
+def until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for something that other threads do."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_path, redis):  # noqa: F811
     """The kept one says what it said; the other says everything or that it is not there."""
@@ -55,17 +65,17 @@ def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_pat
     readers = [threading.Thread(target=look, args=args) for args in (("kept", kept), ("old", old))]
     for reader in readers:
         reader.start()
-    while not all(len(answers) > 3 for answers in seen.values()):
-        pass
-    with FeatureStore.open(kept, config) as store:
-        forget(store.store, other.layout.digest.hex())
-        assert store.store.held(8) == {one.layout.digest: held[one.layout.digest]}
-    said = len(seen["kept"])
-    while len(seen["kept"]) < said + 3 or "not materialized" not in seen["old"][-1].why[0]:
-        pass
-    stop.set()
-    for reader in readers:
-        reader.join()
+    try:
+        until(lambda: all(len(answers) > 3 for answers in seen.values()))
+        with FeatureStore.open(kept, config) as store:
+            forget(store.store, other.layout.digest.hex())
+            assert store.store.held(8) == {one.layout.digest: held[one.layout.digest]}
+        said = len(seen["kept"])
+        until(lambda: len(seen["kept"]) >= said + 3 and "not materialized" in seen["old"][-1].why[0])
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
     assert all(looked.rows == before[one].rows for looked in seen["kept"])
     assert all(looked.rows == before[other].rows or [*looked.why[0]] == ["not materialized"] for looked in seen["old"])
 

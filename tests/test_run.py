@@ -69,6 +69,24 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_replaced_by_a_folder_and_never_by_a_file(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with pytest.raises(UserError, match="kept is a folder, and a file would replace it"):
+        save(kept, "")  # the digest of nothing is that of an empty folder
+    (kept / "a.txt").write_text("a")
+    for folder in (kept, kept / "..", tmp_path):
+        with pytest.raises(UserError, match="is a folder, and a file would replace it"):
+            save(folder, "a page")
+    assert [p.name for p in tmp_path.rglob("*")] == ["kept", "a.txt"]
+    with aside(kept) as part:
+        part.mkdir()
+        (part / "b.txt").write_text("b")
+    assert [p.name for p in tmp_path.rglob("*")] == ["kept", "b.txt"]
+    with pytest.raises(UserError, match="page.html cannot be written: .*b.txt is in the way"):
+        save(kept / "b.txt" / "page.html", "a page")
+
+
 def test_a_manifest_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"run_id": 3')
     with pytest.raises(UserError, match="manifest.json is not a manifest"):

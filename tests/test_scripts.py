@@ -255,7 +255,7 @@ def test_every_check_runs_also_when_one_failed(installed: Path) -> None:
         "ruff check",
         "lint-imports --no-logo",
         "notebento run experiment=lab --into=lab --no-export",
-        "pytest",
+        "pytest -n 2 --dist loadfile",
     ]:
         assert f"\n{line}\n" in result.stdout
     *summary, total = result.stdout.splitlines()[-9:]
@@ -268,7 +268,7 @@ def test_arguments_go_to_pytest_alone(installed: Path) -> None:
     assert start(installed, "test.py", "-k", "calendar", "--nightly").stdout == "pytest -k calendar --nightly\n"
     nightly = start(installed, "test.py", "--nightly").stdout
     assert "\nruff check\n" in nightly
-    assert "\npytest --nightly\n" in nightly
+    assert "\npytest -n 2 --dist loadfile --nightly\n" in nightly
 
 
 @pytest.mark.nightly

@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from test_views import (
     toy_views,
 )
 
-from notebento.backend import StoreError
+from notebento.backend import SqliteStore, StoreError
 from notebento.config import UserError, compose
 from notebento.features import flights
 from notebento.store import FeatureStore, as_told, check
@@ -382,6 +384,59 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_who_reads_needs_no_lock(tmp_path):
+    path = tmp_path / "store.db"
+    first = SqliteStore(path)
+    assert first.write(0, [(b"a", 1, b"one")])
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    reader = SqliteStore(path, wait_s=0.05)
+    assert reader.read([(b"a", 2)])[0] == [b"one"] and reader.revision() == 1
+    with pytest.raises(StoreError, match="locked"):
+        reader.write(1, [(b"a", 2, b"two")])
+    held.close()
+    assert reader.write(1, [(b"a", 2, b"two")])
+    for store in (first, reader):
+        store.close()
+
+
+READS = """
+import os, sys
+from pathlib import Path
+from notebento.backend import SqliteStore, StoreError
+
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+store = SqliteStore(Path(sys.argv[1]), 0.1)
+print(store.read([(b"a", 2)])[0])
+try:
+    store.write(1, [])
+except StoreError as e:
+    print(e)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_write_the_file_can_read_it():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        first = SqliteStore(Path(folder) / "store.db")
+        assert first.write(0, [(b"a", 1, b"one")])
+        done = subprocess.run([sys.executable, "-c", READS, f"{folder}/store.db"], capture_output=True, text=True)
+        first.close()
+    assert done.returncode == 0, done.stderr
+    assert "[b'one']" in done.stdout and "attempt to write a readonly database" in done.stdout
+
+
+def test_an_address_that_is_none_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    config = settings_of(tmp_path / "file" / "deep")
+    with pytest.raises(StoreError, match="cannot be used: .*file.*: Not a directory"):
+        FeatureStore.open(toy_views(), config)
+    for url in ("foo", "redis://127.0.0.1:port/0"):
+        with pytest.raises(UserError, match="is not the address of a Redis server"):
+            FeatureStore.open(toy_views(), msgspec.structs.replace(config, backend="redis", url=url))
+
+
 def test_what_is_missing_expired_stale_or_too_old_has_its_reason(tmp_path):
     config, until = settings_of(tmp_path), START + 11 * HOUR
     with FeatureStore.open(toy_views(), config) as store:
@@ -602,9 +657,25 @@ def test_the_commands(tmp_path):
     assert answer["features"]["departures_origin_delay_24h"] > 0 and "stale" not in answer["degraded"]
     wrong = notebento("features", "get", "--orgin", "JFK", **runs)
     assert wrong.returncode == 2 and "no field 'orgin'. Did you mean 'origin'" in wrong.stderr
+    for words in (["--origin"], ["--origin", "--carrier", "DL"], ["--origin=", "--carrier", "DL"]):
+        wrong = notebento("features", "get", *words, **runs)
+        assert wrong.returncode == 2 and "--origin has no value" in wrong.stderr
+    wrong = notebento("features", "get", *record, "--at", "9999-12-31T23:59", **runs)
+    assert wrong.returncode == 2 and "--at 9999-12-31T23:59 is at the end of all times" in wrong.stderr
+    away = ["store=redis", "store.url=redis://127.0.0.1:1/0"]
+    wrong = notebento("features", "get", *record, *away, **runs)
+    assert wrong.returncode == StoreError.exit_status and "the feature store in Redis does not answer" in wrong.stderr
     same = notebento("features", "check", "--from", "2013-01-15", "--to", "2013-01-16", small, "--json", **runs)
     assert same.returncode == 0 and json.loads(same.stdout)["differences"] == []
     early = notebento("features", "materialize", "--as-of", "2999-01-01", small, **runs)
     assert early.returncode == 2 and "has not come yet" in early.stderr
     back = notebento("features", "materialize", "--as-of", "2013-01-10", small, **runs)
     assert back.returncode == 0 and "--fresh fills it anew" in back.stderr
+    for words, why in {
+        ("2013-01-15", "2013-01-14"): "there are rows from 2013-01-01T",
+        ("2014-03-01", "2014-03-02"): "there are rows from 2013-01-01T",
+        ("2013-01-15", "2013-01-16", "--step", "0m"): "steps of no length",
+    }.items():
+        start, end, *more = words
+        wrong = notebento("features", "check", "--from", start, "--to", end, small, *more, **runs)
+        assert wrong.returncode == 2 and why in wrong.stderr, wrong.stderr

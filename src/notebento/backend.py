@@ -57,21 +57,26 @@ class SqliteStore:
     """States in a SQLite file."""
 
     def __init__(self, path: Path, wait_s: float = 30.0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _sqlite_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=wait_s, isolation_level=None, cached_statements=1024)
-            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA mmap_size=1073741824")  # reads without copying pages first
             self._db.execute("PRAGMA cache_size=-65536")  # 64 MB of pages, and a checkpoint every 40 MB:
             self._db.execute("PRAGMA wal_autocheckpoint=10000")  # a seventh more updates a second than by default
-            with self._transaction("IMMEDIATE"):
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS state (key BLOB, known INTEGER, state BLOB, PRIMARY KEY (key, known)) "
-                    "WITHOUT ROWID"
-                )
-                self._db.execute("CREATE TABLE IF NOT EXISTS revision (number INTEGER)")
-                self._db.execute("INSERT INTO revision SELECT 0 WHERE NOT EXISTS (SELECT * FROM revision)")
+            # Who only reads must not wait for a writer here, nor need to be one.
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='revision'").fetchone():
+                self._create()
+
+    def _create(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")  # stays with the file
+        with self._transaction("IMMEDIATE"):
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS state (key BLOB, known INTEGER, state BLOB, PRIMARY KEY (key, known)) "
+                "WITHOUT ROWID"
+            )
+            self._db.execute("CREATE TABLE IF NOT EXISTS revision (number INTEGER)")
+            self._db.execute("INSERT INTO revision SELECT 0 WHERE NOT EXISTS (SELECT * FROM revision)")
 
     def read(
         self, at: Sequence[tuple[Key, int]], spans: Sequence[tuple[Key, int, int]] = ()
@@ -169,6 +174,10 @@ def _sqlite_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as e:
         raise _refused(e) from e
+    except OSError as e:  # of its folder
+        why = "it is no folder" if isinstance(e, FileExistsError) else e.strerror
+        problem = f"the feature store cannot be used: {e.filename}: {why}"
+        raise StoreError(problem, fix="see store.url in conf/store/") from e
 
 
 def _refused(e: sqlite3.Error) -> StoreError:
@@ -227,8 +236,12 @@ class RedisStore:
             raise UserError("the feature store in Redis needs redis-py", fix="pip install 'notebento[redis]'") from e
         self._error = redis.RedisError
         self._prefix = f"notebento:{name}:".encode()
-        self._reader = redis.Redis.from_url(url, socket_timeout=deadline_s, socket_connect_timeout=deadline_s)
-        self._writer = redis.Redis.from_url(url, socket_timeout=wait_s, socket_connect_timeout=wait_s)
+        try:
+            self._reader = redis.Redis.from_url(url, socket_timeout=deadline_s, socket_connect_timeout=deadline_s)
+            self._writer = redis.Redis.from_url(url, socket_timeout=wait_s, socket_connect_timeout=wait_s)
+        except ValueError as e:
+            fix = "write store.url like redis://127.0.0.1:6379/0"
+            raise UserError(f"{url!r} is not the address of a Redis server: {e}", fix=fix) from e
         self._read, self._write = self._reader.register_script(READ), self._writer.register_script(WRITE)
 
     def read(
@@ -262,8 +275,10 @@ class RedisStore:
         with self._errors():
             while keys := self._keys(prefix):  # until no writer puts in what it had read before
                 for i in range(0, len(keys), 10_000):
-                    self._writer.unlink(*keys[i : i + 10_000])
-                self._writer.incr(self._prefix + b"revision")
+                    with self._writer.pipeline() as step:  # at once, so that nobody writes upon what is removed
+                        step.incr(self._prefix + b"revision")
+                        step.unlink(*keys[i : i + 10_000])
+                        step.execute()
 
     def held(self, width: int) -> dict[bytes, tuple[int, int]]:
         """What is kept, by the first `width` bytes of the keys: how many states and bytes of memory."""

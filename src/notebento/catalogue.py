@@ -349,6 +349,7 @@ class Catalogue(msgspec.Struct):
     wrong: list[Unexpected]
     about: str
     stale: dict[str, str] = {}  # table -> how long nothing has come
+    rows: int = 0  # of training that were looked at
 
 
 def gather(config: Config, rows: int = 2000) -> Catalogue:
@@ -376,7 +377,7 @@ def gather(config: Config, rows: int = 2000) -> Catalogue:
     stale = too_old(features, newest(features, snapshot(config.data), as_of), as_of)
     about += [f"Stale: {table}, {why}." for table, why in stale.items()]
     listed = entries(features, expected, parts["train"], importances, versions)
-    return Catalogue(listed, wrong, " ".join(about), stale)
+    return Catalogue(listed, wrong, " ".join(about), stale, len(parts["train"]))
 
 
 def _now() -> datetime:

@@ -67,6 +67,7 @@ Version = Annotated[str, typer.Argument(help="A version, the beginning of its na
 Reason = Annotated[str, typer.Option(help="Why, for the ledger.")]
 Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsPage = Annotated[Path | None, typer.Option("--html", help="Write it as a page.", metavar="FILE", dir_okay=False)]
 out, err = Console(), Console(stderr=True)
 
 
@@ -114,13 +115,7 @@ def run(
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
         plans = [pipeline.plan(pipeline.open_run(chosen, into, **options)) for chosen in runs]
-        if as_json:
-            _json(plans if multirun else plans[0])
-            return
-        for chosen, steps in zip(runs, plans, strict=True):
-            if multirun:
-                out.print(" ".join(chosen), style="bold", markup=False, highlight=False)
-            _show_plan(steps)
+        _show_plans(runs, plans, multirun, as_json)
         return
     with pipeline.Board(err if as_json else out, verbose) as board:
         if multirun:
@@ -131,6 +126,16 @@ def run(
         _show_sweep(folders, as_json)
     else:
         _show_run(folders[0], time.perf_counter() - began, as_json)
+
+
+def _show_plans(runs: list[list[str]], plans: list[list[Any]], multirun: bool, as_json: bool) -> None:
+    if as_json:
+        _json(plans if multirun else plans[0])
+        return
+    for chosen, steps in zip(runs, plans, strict=True):
+        if multirun:
+            out.print(" ".join(chosen), style="bold", markup=False, highlight=False)
+        _show_plan(steps)
 
 
 def _show_plan(steps: list[Any]) -> None:
@@ -320,7 +325,7 @@ def show_run(run: RunName = "latest", as_json: AsJson = False) -> None:
 def diff_runs(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, the beginning of its name, or latest.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one.")] = "latest",
-    html: Annotated[Path | None, typer.Option(help="Write it as a page.", metavar="FILE")] = None,
+    html: AsPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Why two runs differ: cells, configuration, data, packages, and the metrics that came of it."""
@@ -446,9 +451,7 @@ AsOf = Annotated[str, typer.Option(help="A time, ISO 8601.", metavar="TIME")]
 @features.command("list")
 def list_features(
     overrides: Overrides = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the catalogue to this file, as a page.", metavar="FILE")
-    ] = None,
+    html: AsPage = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 when something is not as expected.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -457,34 +460,36 @@ def list_features(
     Exit status: 0 done, 1 with --check something is not as expected in the newest run's training rows.
     """
     from notebento import catalogue
-    from notebento.run import save
+    from notebento.run import save_text
 
     config = compose(overrides or [])
     found = catalogue.gather(config)
     if html:
-        save(
-            html, catalogue.features_page(found.entries, f"Features of {config.project.name}", found.about, found.wrong)
-        )
+        title = f"Features of {config.project.name}"
+        save_text(html, catalogue.features_page(found.entries, title, found.about, found.wrong))
     if as_json:
         _json(found)
     elif not html:
-        table = Table("feature", "what", "unit", "table", "null", "importance ‰")
-        for e in found.entries:
-            numbers = (
-                "" if e.nulls is None else f"{e.nulls:.1%}",
-                f"{e.importance * 1000:+.2f}" if e.importance else "",
-            )
-            table.add_row(e.feature, e.what, e.unit, e.table, *numbers)
-        out.print(table)
+        _show_entries(found.entries)
     for wrong in found.wrong:
         err.print(
             f"{wrong.feature}: {wrong.what}: {wrong.rows:,} rows, {wrong.share:.2%}", highlight=False, markup=False
         )
     for name, why in found.stale.items():
         err.print(f"{name} is stale: {why}", highlight=False, markup=False)
+    if check and not found.rows:
+        raise UserError("there is no run whose training rows could be checked", fix="notebento run")
     if check and (found.wrong or found.stale):
         what = f"{len(found.wrong)} features are not as expected, {len(found.stale)} tables are stale"
         raise GateError(what, fix="see the contract of their tables, and when they were read last")
+
+
+def _show_entries(entries: list[Any]) -> None:
+    table = Table("feature", "what", "unit", "table", "null", "importance ‰")
+    for e in entries:
+        nulls = "" if e.nulls is None else f"{e.nulls:.1%}"
+        table.add_row(e.feature, e.what, e.unit, e.table, nulls, f"{e.importance * 1000:+.2f}" if e.importance else "")
+    out.print(table)
 
 
 @features.command()
@@ -597,12 +602,14 @@ def get(
     now = moment(at or datetime.now(UTC).isoformat())
     record = {name: _value(views, name, text) for name, text in given.items()}
     lead, time_column = timedelta(hours=config.data.lead_hours), config.data.time
-    if time_column:
-        record.setdefault(time_column, now + lead)
+    if time_column and time_column not in record:
+        if now > datetime.max.replace(tzinfo=UTC) - lead:
+            raise UserError(f"--at {at} is at the end of all times", fix="ask for an earlier one")
+        record[time_column] = now + lead
     record["predict_at"] = asked_at(record[time_column] if time_column else None, lead, now)
     with FeatureStore.open(views, config.store) as store:
-        looked = store.read([record])
-        clock = None if "unavailable" in looked.why[0] else store.clock
+        looked = store.reader([record])  # `store.read` would say no more than "unavailable"
+        clock = store.clock
     why = {name: reason for reason, names in looked.why[0].items() for name in names}
     rows = {name: value for name, value in looked.rows[0].items() if not name.startswith("_")}
     if as_json:
@@ -679,11 +686,15 @@ def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """`--name value` or `--name=value` as a record, and what else there is as overrides."""
     record, overrides, rest = dict[str, str](), list[str](), iter(arguments)
     for argument in rest:
-        if argument.startswith("--"):
-            name, _, value = argument[2:].partition("=")
-            record[name.replace("-", "_")] = value or next(rest, "")
-        else:
+        if not argument.startswith("--"):
             overrides.append(argument)
+            continue
+        name, assigned, value = argument[2:].partition("=")
+        if not assigned:
+            value = next(rest, "")
+        if not value or (not assigned and value.startswith("--")):
+            raise UserError(f"--{name} has no value", fix=f"--{name} VALUE, or leave it out")
+        record[name.replace("-", "_")] = value
     return record, overrides
 
 

@@ -273,7 +273,7 @@ class StoreConfig(Frozen, frozen=True):
     name: str
     horizon: str  # so far back from its clock the store answers: "90m", "4h", "2d"
     stale_after: str  # an answer for a time this long after the store's clock is stale
-    deadline_ms: int  # a read that takes longer comes back without features
+    deadline_ms: int  # of Redis only: a read that takes longer comes back without features
     retry_s: float  # so long a write is tried again while the store is busy or away
 
 # %% ../../nbs/00_config.ipynb #4a5016cf

@@ -35,7 +35,7 @@ from notebento.report import (
     span,
     state,
 )
-from .run import Manifest, digest, load, save
+from .run import Manifest, digest, load, save_text
 
 # %% ../../nbs/21_diff.ipynb #96e13f72
 def _table_difference(a: Path, b: Path) -> str:
@@ -489,7 +489,7 @@ def shown(found: Iterable[Block]) -> Any:
 # %% ../../nbs/21_diff.ipynb #14c8a665
 def write_comparison(why: Comparison, path: Path) -> Path:
     """Write the page that says why two runs differ."""
-    return save(path, page(f"{why.runs[0]} and {why.runs[1]}", *map(framed, blocks(why))))
+    return save_text(path, page(f"{why.runs[0]} and {why.runs[1]}", *map(framed, blocks(why))))
 
 
 def framed(block: Block) -> Html:
@@ -594,7 +594,7 @@ def write_sweep(rows: list[dict[str, Any]], path: Path) -> Path:
         for p, m in columns
     ]
     parts = [framed(sweep_block(rows)), *plots, tag("h2", "Reports"), *_links(rows, path.parent)]
-    return save(path, page("Sweep", *parts))
+    return save_text(path, page("Sweep", *parts))
 
 
 def _links(rows: list[dict[str, Any]], start: Path) -> Iterator[Html]:

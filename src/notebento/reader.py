@@ -160,7 +160,7 @@ def moment(text: str) -> datetime:
     """The time that `text` says, in UTC. Raises `UserError` when it says none."""
     try:
         return time_of(instant(text))
-    except ValueError as e:
+    except (ValueError, OverflowError) as e:
         raise UserError(f"{text!r} is not a time", fix="write it like 2013-11-01T12:00:00Z") from e
 
 

@@ -787,9 +787,14 @@ def check(
 ) -> Parity:
     """Replay (start, end] through a store of its own and compare the features of `rows` with `predict_at` in it.
 
-    `watch` is told after each step until when the store has been told.
+    `watch` is told after each step until when the store has been told. Raises `UserError` when there is nothing to
+    compare.
     """
+    if step <= timedelta():
+        raise UserError("steps of no length lead nowhere", fix="make them longer, for example an hour")
     asked = rows.filter(pl.col("predict_at") > start, pl.col("predict_at") <= end).sort("predict_at")
+    if asked.is_empty():
+        raise _nothing(rows, start, end)
     names = [name for view in features.views for name in view.columns]
     offline = seen_before(features, asked, tables).select(names)
     found, told = [], 0
@@ -804,7 +809,7 @@ def check(
                     told += store._write(feed.until(instant(until)), instant(until)).rows
                     part = asked.filter(pl.col("predict_at") > after, pl.col("predict_at") <= until)
                     if len(part):
-                        looked = store.read(part.select(*features.record, "predict_at").to_dicts())
+                        looked = store.reader(part.select(*features.record, "predict_at").to_dicts())
                         found.append(looked.frame().select(names))
                     if watch:
                         watch(until)
@@ -837,6 +842,15 @@ def require_parity(found: Parity) -> None:
         )
 
 # %% ../../nbs/04_store.ipynb #6f11d894
+def _nothing(rows: pl.DataFrame, start: datetime, end: datetime) -> UserError:
+    """That no row is in a period, and where there are some."""
+    first, last, there = rows["predict_at"].min(), rows["predict_at"].max(), "there are no rows at all"
+    if isinstance(first, datetime) and isinstance(last, datetime):
+        there = f"there are rows from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}"
+    period = f"after {start:%Y-%m-%dT%H:%MZ} and until {end:%Y-%m-%dT%H:%MZ}"
+    return UserError(f"nothing to compare: no row is predicted {period}", fix=there)
+
+
 def _beside(config: StoreConfig, folder: str) -> str | None:
     return config.url if config.backend == "redis" else f"{folder}/check.db"
 
