@@ -54,6 +54,17 @@ def become(command: str, *arguments: str) -> int:
     os.execv(program[0], program)
 
 
+def inside(*extras: str) -> None:
+    """Go on in `.venv` with these extras, when another Python was called."""
+
+    def again(arguments: list[str]) -> int:
+        ensure(*extras)
+        return become("python", *arguments)
+
+    if Path(sys.prefix) != VENV:
+        sys.exit(guarded(again, sys.argv))
+
+
 def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     """The exit status of `main`; what a user can mend becomes a message."""
     try:

@@ -1,11 +1,19 @@
 """What features cost, side by side in one run: offline, online, updates, parity.
 
-    .venv/bin/python scripts/bench/features.py [--only PARTS] [--year] [--install-feast] [--check]
+    python3 scripts/bench/features.py [--only PARTS] [--year] [--install-feast] [--check]
 
 PARTS are some of offline,feast,online,updates,parity. Works on the newest snapshot, or takes one, in its own folder.
 `--year` checks parity over the whole year instead of November. `--install-feast` makes runs/bench/feast, Feast in an
 environment of its own (440 MB); without it that part is skipped. `--check` exits 1 when a limit is not met.
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import environment
+
+environment.inside("train", "redis")
 
 import argparse
 import gc
@@ -14,14 +22,12 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec

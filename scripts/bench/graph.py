@@ -1,14 +1,21 @@
 """How long the shipped graph takes on one thread, beside what we allow: one record, and a record in a batch of 64.
 
-    .venv/bin/python scripts/bench/graph.py [PATH] [--check]
+    python3 scripts/bench/graph.py [PATH] [--check]
 
 PATH is a model.onnx or a folder that holds one (default: the newest run's bundle). `--check` exits 1 above a limit.
 The time is that of `session.run`, strings included: what the service pays inside its batch.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import environment
+
+environment.inside("train")
+
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import onnx

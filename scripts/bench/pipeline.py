@@ -1,6 +1,6 @@
 """A pipeline of eight trivial notebooks beside DVC and Snakemake with papermill: how long, and what an edit costs.
 
-    .venv/bin/python scripts/bench/pipeline.py [--only nothing cold parallel edit store] [--check]
+    python3 scripts/bench/pipeline.py [--only nothing cold parallel edit store] [--check]
 
 All run the very same notebooks, in a chain: each reads the file of the one before and writes its own below `run_dir`,
 with the standard library only. The peers call papermill, from our environment, once for every notebook and with the
@@ -10,17 +10,23 @@ side is measured. What is timed is the whole command, from its start to its end,
 that depend on nothing and compute for two seconds each in one thread; `store` lists many runs in which all was cached.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import environment
+
+environment.inside("train", "lab")
+
 import argparse
 import json
 import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -1,6 +1,6 @@
 """Lightning's training loop against a plain PyTorch loop: the same model, the same batches, in one run, in turns.
 
-    python scripts/bench/training.py [--rows 16384] [--rounds 8]
+    python3 scripts/bench/training.py [--rows 16384] [--rounds 8]
 
 The network and the rows have the flights' shape. Lightning's side is what a run uses: schedule, gradient clipping,
 moving average and loss records included. The plain side does nothing but forward, backward and step. A step is timed
@@ -8,16 +8,22 @@ from one batch's start to the next one's; the lower quartile of all steps counts
 ever makes one slower. Exits with 1 when the ratio is below 0.9.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import environment
+
+environment.inside("train")
+
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin would measure each other
 
 import argparse
 import copy
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
