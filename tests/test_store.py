@@ -530,13 +530,24 @@ def test_a_correction_of_what_is_older_than_all_that_is_kept_counts_once(tmp_pat
 def test_a_newer_snapshot_brings_what_the_older_one_lacked(tmp_path):
     none, now = 0 * MINUTE, START + 20 * MINUTE
     old = plain_table([("a", START, none, none, 5, 5)])
-    new = plain_table([("a", START, none, none, 6, 5), ("a", START + MINUTE, none, none, 7, 5)])
+    new = plain_table([("a", START, none, none, 5, 5), ("a", START + MINUTE, none, none, 7, 5)])
     with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
         store.materialize({"t": old}, START + 5 * MINUTE)
         store.materialize({"t": new}, now)
         assert same_as_table(store, new, now)
         again = store.materialize({"t": new}, now)
         assert (again.rows, again.began) == (0, now)
+
+
+def test_a_snapshot_does_not_undo_what_was_told_since_it_was_taken(tmp_path):
+    none, now = 0 * MINUTE, START + 20 * MINUTE
+    old, told = (plain_table([("a", START, none, none, v, 5)]) for v in (5, 7))
+    with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
+        store.materialize({"t": old}, START + 5 * MINUTE)
+        store.apply("t", told, START + 9 * MINUTE)
+        store.advance(START + 15 * MINUTE)
+        store.materialize({"t": old}, now)
+        assert same_as_table(store, told, now)
 
 
 def test_a_row_without_a_time_may_come_later(tmp_path):

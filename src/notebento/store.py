@@ -555,7 +555,7 @@ class Materializer:
             applied = self.owner._write(feed.until(until), until)
             done.rows, done.states = done.rows + applied.rows, done.states + applied.states
             if watch:
-                watch(time_of(until))
+                watch(max(began, time_of(until)))
         return done
 
     def feed(self, tables: Tables, after: datetime, until: datetime) -> "Feed":
@@ -565,7 +565,10 @@ class Materializer:
             rows = self._rows(name, tables)
             timeless = not table.later and not table.known.meta.root_names()
             news = pl.lit(True) if timeless else pl.max_horizontal(table.known, *table.later.values()) > start
-            parts = [as_told(table, rows.filter(news), None, after), as_told(table, rows, after, until)]
+            # A row is as old as its latest news: it must not undo what the store was told since.
+            latest = pl.max_horizontal(table.known, *(pl.when(at <= after).then(at) for at in table.later.values()))
+            before = as_told(table, rows.filter(news), None, after).with_columns(_moment=latest)
+            parts = [before, as_told(table, rows, after, until)]
             found[name] = pl.concat(parts, how="vertical_relaxed").sort("_moment", maintain_order=True).collect()
         return Feed(found, self.owner.reader.types, instant(until))
 
