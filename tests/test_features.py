@@ -10,27 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebento.config import UserError, build, compose
-from notebento.data import flight_table, package_data, take, with_zones
-from notebento.features import flown
-from notebento.views import (
-    Events,
-    FeatureSet,
-    Field,
-    Moment,
-    Table,
-    Value,
-    View,
-    compute,
-    count,
-    last,
-    look_up,
-    mean,
-    read_events,
-    share,
-    since,
-    total,
-)
+from notebento.core.compose import compose
+from notebento.core.config import build
+from notebento.core.errors import UserError
+from flights.data import flight_table, with_zones
+from notebento.data.snapshot import take
+from notebento.data.sources import package_data
+from flights.features import flown
+from notebento.features.asof import look_up
+from notebento.features.schema import FeatureSet, Field, compute
+from notebento.features.views import Events, Moment, Table, Value, View, count, last, mean, read_events, share, since, total
 
 KEY = ["sched_dep", "carrier", "flight", "origin"]
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

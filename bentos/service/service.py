@@ -8,7 +8,7 @@ import bentoml
 here = Path(__file__).parent
 os.environ.setdefault("NOTEBENTO_DEPLOYMENT", str(here / "deployment.json"))
 
-from notebento.serve import Predictor  # noqa: E402
+from notebento.serving.service import Predictor  # noqa: E402
 
 # What `bentoml containerize` installs: the wheel and what it needs. bentofile.yaml names the lock in a variable that uv
 # reads, because BentoML makes a requirement of every line of a constraints file: torch would come along.

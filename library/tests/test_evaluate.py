@@ -1,0 +1,269 @@
+"""Metrics against scikit-learn, intervals against the truth, and a gate that says no when it should."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn import metrics as sk
+
+from notebento.core.compose import compose
+from notebento.core.config import BoundConfig
+from notebento.core.errors import UserError
+from notebento.evaluation.baselines import Resources, Ridge, fit_baselines
+from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, verdict
+from notebento.evaluation.metrics import METRICS, Resamples, bootstrap, compare, day_numbers, defined, groups_of_equal_size, interval, intervals, measure
+from notebento.evaluation.plots import predictions
+from notebento.evaluation.slices import slice_values, slices
+from notebento.models.bundle import Signature
+from notebento.models.base import Rows
+
+
+def binary(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    p = rng.beta(1, 3, n).round(2 + seed % 2).clip(0.01, 0.99)  # with ties
+    return (rng.random(n) < p).astype(int), p
+
+
+def naive(task: str, target: np.ndarray, answer: np.ndarray) -> list[float]:
+    """The metrics as scikit-learn has them; the calibration error aside."""
+    if task == "binary":
+        rank = [sk.roc_auc_score(target, answer), sk.average_precision_score(target, answer)]
+        return [*rank, sk.log_loss(target, answer), sk.brier_score_loss(target, answer)]
+    if task == "multiclass":
+        area = sk.roc_auc_score(target, answer, multi_class="ovr")
+        return [sk.accuracy_score(target, answer.argmax(1)), area, sk.log_loss(target, answer)]
+    error = sk.mean_squared_error(target, answer)
+    return [error**0.5, sk.mean_absolute_error(target, answer), sk.r2_score(target, answer)]
+
+
+def example(task: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    if task == "binary":
+        return binary(seed)
+    if task == "multiclass":
+        p = rng.dirichlet([1, 2, 3], 400)
+        return (p.cumsum(1) < rng.random((400, 1))).sum(1), p
+    target = rng.normal(5, 3, 400)
+    return target, target + rng.normal(0, 2, 400)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("task", METRICS)
+def test_counting_a_row_twice_is_having_it_twice(task, seed):
+    target, answer = example(task, seed)
+    measured, how = measure(task, target, answer), Resamples(3, seed)
+    for number in range(3):
+        counts = how.draw(len(target), number)
+        rows = np.repeat(np.arange(len(target)), counts)
+        expected = naive(task, target[rows], answer[rows])
+        assert measured(counts)[: len(expected)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_calibration_error_by_groups(seed):
+    target, p = binary(seed)
+    group = groups_of_equal_size(p)
+    gaps = [abs(target[group == g].mean() - p[group == g].mean()) * (group == g).mean() for g in np.unique(group)]
+    assert measure("binary", target, p)(np.ones(len(p), int))[-1] == pytest.approx(sum(gaps))
+
+
+def test_resamples_do_not_depend_on_threads_nor_on_company():
+    target, p = binary(0)
+    measures = {"a": measure("binary", target, p), "b": measure("binary", target, 1 - p)}
+    alone = bootstrap({"a": measures["a"]}, len(p), Resamples(20, seed=1))["a"]
+    together = bootstrap(measures, len(p), Resamples(20, seed=1, threads=3))["a"]
+    assert (alone == together).all()
+    assert (alone[1:] != bootstrap(measures, len(p), Resamples(20, seed=2))["a"][1:]).any()
+
+
+def covered(truth: float, draw, trials: int, metric: int, mirrored: bool = False) -> float:
+    """The share of intervals that hold the truth, over fresh samples."""
+    hits = 0
+    for trial in range(trials):
+        target, p, days = draw(np.random.default_rng([7, trial]))
+        values = bootstrap({"it": measure("binary", target, p)}, len(p), Resamples(100, trial, days=days))["it"]
+        found = interval(values[:, metric], mirrored)
+        hits += found["low"] <= truth <= found["high"]
+    return hits / trials
+
+
+def test_an_interval_of_95_percent_holds_the_truth_95_times_in_100():
+    def draw(rng):
+        score = rng.normal(size=300)
+        return (rng.random(300) < 1 / (1 + np.exp(-score))).astype(int), 1 / (1 + np.exp(-score)), None
+
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=1_000_000)
+    late = rng.random(1_000_000) < 1 / (1 + np.exp(-score))
+    truth = sk.roc_auc_score(late, score)
+    assert 0.90 <= covered(truth, draw, trials=120, metric=0) <= 0.99
+
+
+def test_rows_of_a_day_share_their_fate_and_only_whole_days_know_it():
+    def draw(rng, days=40, rows=30):
+        day = np.repeat(np.arange(days), rows)
+        p = np.full(days * rows, 0.25)
+        return (rng.random(days * rows) < rng.choice([0.1, 0.4], days)[day]).astype(int), p, day
+
+    truth = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert covered(truth, draw, trials=80, metric=2) >= 0.88
+    assert covered(truth, lambda rng: (*draw(rng)[:2], None), trials=80, metric=2) < 0.75
+
+
+def test_the_mirrored_interval_takes_out_the_bias_of_the_calibration_error():
+    def draw(rng):
+        true = 1 / (1 + np.exp(-rng.normal(-1, 1, 1000)))
+        return (rng.random(1000) < true).astype(int), np.clip(true + 0.02, 0, 1), None
+
+    plain, mirrored = (covered(0.02, draw, trials=80, metric=4, mirrored=m) for m in (False, True))
+    assert mirrored >= 0.8 > plain
+
+
+def test_paired_difference_sees_what_two_intervals_do_not():
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=3000)
+    late = (rng.random(3000) < 1 / (1 + np.exp(-score))).astype(int)
+    noisy = 1 / (1 + np.exp(-(score + rng.normal(0, 0.35, 3000))))
+    models = {"good": measure("binary", late, 1 / (1 + np.exp(-score))), "noisy": measure("binary", late, noisy)}
+    drawn = bootstrap(models, 3000, Resamples(300, seed=0))
+    good, worse = (intervals("binary", drawn[name])["log_loss"] for name in models)
+    assert good["high"] > worse["low"]
+    gain = compare("binary", drawn["good"], drawn["noisy"])
+    assert gain["log_loss"]["low"] > 0
+    assert gain["log_loss"]["value"] == pytest.approx(worse["value"] - good["value"])
+    assert gain["log_loss"]["better"] > 0.97
+    back = compare("binary", drawn["noisy"], drawn["good"])
+    assert back["log_loss"]["high"] == pytest.approx(-gain["log_loss"]["low"])
+
+
+def test_one_class_has_no_auc_and_says_so():
+    values = bootstrap({"it": measure("binary", np.ones(50, int), np.full(50, 0.9))}, 50, Resamples(20, 0))["it"]
+    assert list(defined(intervals("binary", values))) == ["average_precision", "log_loss", "brier", "ece"]
+    (check,) = bound_checks({"auc": BoundConfig(min=0.5)}, defined(intervals("binary", values)), "binary")
+    assert (check["passed"], check["reason"]) == (False, "auc is not defined on these rows")
+
+
+def test_slices_have_their_rows_and_leave_out_the_tiny():
+    target, p = binary(0, 500)
+    carrier = pl.Series(["UA"] * 300 + ["B6"] * 190 + ["OO"] * 10)
+    found = slices(carrier, "binary", target, p, Resamples(20, 0, days=np.arange(500) % 25))
+    assert [(r["value"], r["rows"]) for r in found] == [("B6", 190), ("UA", 300)]
+    assert found[1]["auc"]["value"] == pytest.approx(sk.roc_auc_score(target[:300], p[:300]))
+    with pytest.raises(UserError, match="evaluate.slices names 'carier', which is no column. Did you mean 'carrier'"):
+        slice_values(carrier.alias("carrier").to_frame(), "carier", None)
+
+
+def test_whole_days_need_enough_of_them():
+    frame = pl.DataFrame({"at": pl.datetime_range(pl.datetime(2013, 1, 1), pl.datetime(2013, 1, 31), "6h", eager=True)})
+    assert day_numbers(frame, "at").max() == 30
+    assert day_numbers(frame[:40], "at") is None
+    assert day_numbers(frame, None) is None
+    how = Resamples(1, 0, days=np.arange(100) // 4)
+    assert how.of(np.arange(0, 80)).days.max() == 19
+    assert how.of(np.arange(0, 79, 20)).days is None
+    assert sorted(set(how.of(np.arange(20, 100)).days)) == list(range(20))
+
+
+def improvement(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high, "better": 0.5}
+
+
+def test_gate():
+    found = {"auc": {"value": 0.72}, "log_loss": {"value": 0.51}}
+    bounds = {"auc": BoundConfig(min=0.70, max=0.99), "log_loss": BoundConfig(max=0.50)}
+    said = verdict(bound_checks(bounds, found, "binary"))
+    assert [c["passed"] for c in said["checks"]] == [True, True, False]
+    assert said["passed"] is False
+    assert said["reasons"] == ["log_loss 0.5100 is above 0.5"]
+    assert verdict(bound_checks({"auc": BoundConfig(min=0.72)}, found, "binary"))[
+        "passed"
+    ]  # the bound itself is enough
+
+
+def test_gate_and_the_champion():
+    unsure, worse = improvement(-0.001, -0.003, 0.001), improvement(-0.004, -0.006, -0.002)
+    assert verdict(champion_checks({"auc": unsure}, ""))["passed"]
+    said = verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
+    assert said["reasons"] == ["log_loss: worse than the champion, improvement -0.0040 (-0.0060 to -0.0020)"]
+    (check,) = champion_checks({}, "it needs columns that this run does not make: snow")
+    assert check["passed"]
+    assert check["reason"] == "not compared: it needs columns that this run does not make: snow"
+
+
+def test_a_misspelt_metric_of_the_gate_is_named():
+    with pytest.raises(UserError, match="metric 'auk', which a binary task does not have. Did you mean 'auc'"):
+        bound_checks({"auk": BoundConfig(min=0.7)}, {}, "binary")
+    with pytest.raises(UserError, match="metric 'auc', which a regression task does not have"):
+        bound_checks({"auc": BoundConfig(min=0.7)}, {}, "regression")
+
+
+def test_champions_that_cannot_be_compared():
+    ours = Signature(task="binary", target="late", numeric=("delay",), categorical=("carrier",))
+    for theirs, reason in [
+        ({"task": "regression"}, "its task is 'regression', ours 'binary'"),
+        ({"target": "very_late"}, "its target is 'very_late'"),
+        ({"classes": (False, True)}, "its classes is"),
+        ({"numeric": ("delay", "snow")}, "columns that this run does not make: snow"),
+    ]:
+        fields = {f: getattr(ours, f) for f in ("task", "target", "classes", "numeric", "categorical")} | theirs
+        assert reason in champion_obstacle(Signature(**fields), ours, ["delay", "carrier", "late"])
+    assert champion_obstacle(ours, ours, ["delay", "carrier"]) == ""
+
+
+def table(task: str, n: int = 400) -> Rows:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": rng.normal(size=n), "gap": [None] * n, "kind": rng.choice(["a", "b"], n)})
+    signal = frame["x"].to_numpy() + (frame["kind"] == "a").to_numpy()
+    target = {"binary": (signal > 0.5).astype(int), "multiclass": np.digitize(signal, [0, 1]), "regression": signal}[
+        task
+    ]
+    classes = {"binary": (0, 1), "multiclass": (0, 1, 2), "regression": None}[task]
+    frame = frame.with_columns(y=pl.Series(target), x=pl.when(pl.col("x") < 2).then("x"))
+    schema = {"task": task, "target": "y", "numeric": ["x", "gap"], "categorical": ["kind"], "classes": classes}
+    return Rows.from_frame(frame.with_columns(pl.col("gap").cast(pl.Float32)), schema)
+
+
+@pytest.mark.parametrize(
+    ("choice", "task"), [("default", "binary"), ("multiclass", "multiclass"), ("regression", "regression")]
+)
+def test_configured_baselines_learn_and_the_constant_is_the_worst(choice, task):
+    rows, settings = table(task), compose([f"evaluate={choice}"]).evaluate
+    fitted, skipped = fit_baselines(settings.baselines, rows, rows, Resources(0, 1, Path()))
+    assert not skipped
+    assert bound_checks(settings.gate, {}, task)  # the choice's gate fits its task
+    first = {
+        name: measure(task, rows.target, f.predict(rows))(np.ones(len(rows), int))[0] for name, f in fitted.items()
+    }
+    sign = next(iter(METRICS[task].values()))
+    assert min(first, key=lambda name: sign * first[name]) == "constant"
+
+
+def test_a_baseline_that_is_not_installed_is_left_out_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    nodes = {n: {"_target_": f"notebento.{n}"} for n in ("model.LightGBM", "evaluate.Constant")}
+    fitted, skipped = fit_baselines(nodes, table("binary"), table("binary"), Resources(0, 1, Path()))
+    assert list(fitted) == ["evaluate.Constant"]
+    assert skipped == {"model.LightGBM": "lightgbm is not installed"}
+
+
+def test_a_baseline_for_another_task_is_an_error():
+    with pytest.raises(UserError, match="logistic regression predicts classes"):
+        fit_baselines(
+            {"l": {"_target_": "notebento.evaluation.baselines.Logistic"}}, *[table("regression")] * 2, Resources(0, 1, Path())
+        )
+
+
+def test_linear_baseline_survives_what_it_never_saw():
+    rows = table("regression")
+    strange = Rows(rows.inputs, np.array([[np.nan, np.nan], [1e30, 5]], np.float32), np.array([["new"], [""]], object))
+    assert np.isfinite(Ridge().fit(rows, rows, None).predict(strange)).all()
+
+
+def test_predictions_have_key_target_and_a_column_for_each_answer():
+    frame = pl.DataFrame({"id": [1, 2], "at": [3, 4], "y": ["a", "b"], "x": [0.1, 0.2]})
+    schema = {"key": ["id"], "time": "at", "target": "y", "classes": ["a", "b"]}
+    wide = predictions(frame, "test", schema, {"notebento": np.array([[0.7, 0.3], [0.2, 0.8]])})
+    assert wide.columns == ["id", "at", "y", "split", "notebento_a", "notebento_b"]
+    assert predictions(frame, "test", schema, {"notebento": np.array([0.7, 0.2])})["notebento"].dtype == pl.Float32

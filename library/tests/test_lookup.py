@@ -1,0 +1,376 @@
+"""What a service looks up: the same bits as the definition gives, and an honest word about what it did not find."""
+
+import json
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_serve import GRAPH, free_port, process, settled
+from test_serve import SETTINGS as SERVE
+from test_stream import DAWN, Server, opened, story
+from test_stream import settings as store_settings
+
+from notebento.core.compose import compose
+from notebento.core.config import CardConfig, RegistryConfig, plain
+from notebento.core.errors import UserError
+from notebento.models.bundle import Field, Graph, Signature, golden, numbers, strings, write_bundle
+from flights.features import Flights, flights
+from notebento.serving.lookup import Assembly, Inbox, Lookup, Names, store_config
+from notebento.registry.registry import Lineage, Registry
+from notebento.serving.deploy import deploy, server
+from notebento.serving.responder import Responder
+from notebento.online.store import FeatureStore, asked_at
+from notebento.data.snapshot import contracts_of
+from notebento.online.rows import RowError
+from notebento.online.stream import Folder, Follower, follow
+from notebento.features.schema import from_records
+
+# The toy: how late a carrier's flights left in the last two hours, and how that changed.
+FEATURES = """
+from datetime import timedelta
+import polars as pl
+from notebento.features.schema import MOMENT, TEXT, Field, FeatureSet, Options, from_records; from notebento.features.views import Events, Table, Value, View, mean
+departed = pl.col("departed")
+table = Table("flights", key=("sched_dep", "flight"), known=pl.col("sched_dep") - timedelta(days=1),
+              later={"departed": departed, "delay": departed})
+left = Events("departures", table, departed, departed, {"delay": Value(pl.col("delay"), "min")})
+toy = FeatureSet({"carrier": TEXT, "sched_dep": MOMENT, "tailnum": Field("string", required=False)})
+toy.derive("carrier", pl.col("carrier"), categorical=True)
+toy.add(View(left, ("carrier",), {"delay": mean("delay")}, ("2h", "4h"), name="seen"))
+toy.derive("worse", pl.col("seen_delay_2h") - pl.col("seen_delay_4h"), "min")
+class Seen(Options, frozen=True):
+    @property
+    def features(self):
+        return toy
+    def request(self, records, looked=None):
+        return from_records(toy, records, looked)
+"""
+SCHEMA = Signature(
+    task="binary",
+    target="late",
+    numeric=("seen_delay_2h", "worse"),
+    categorical=("carrier",),
+    record={"carrier": Field("string"), "sched_dep": Field("datetime"), "tailnum": Field("string", required=False)},
+    features={"_target_": "toyviews.Seen"},
+    threshold=0.6,
+    time="sched_dep",
+    lead_hours=2.0,
+)
+NOON = datetime(2013, 7, 4, 12, tzinfo=UTC)
+
+
+def toy_graph() -> Graph:
+    import onnx.parser
+
+    return Graph(onnx.parser.parse_model(GRAPH).SerializeToString(), SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The folder of the toy, and the configuration of a registry in which it is champion."""
+    folder = tmp_path_factory.mktemp("lookup")
+    (folder / "toyviews.py").write_text(FEATURES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(folder)
+        patch.setenv("NOTEBENTO_RUNS", str(folder / "runs"))
+        frame = pl.DataFrame({"carrier": ["UA", "B6"], "seen_delay_2h": [0.0, 90.0], "worse": [3.0, None]})
+        cases = golden(frame, toy_graph().predict(frame), SCHEMA, ["a", "b"])
+        (folder / "bundle").mkdir()
+        import onnx.parser
+
+        model = onnx.parser.parse_model(GRAPH).SerializeToString()
+        write_bundle(folder / "bundle", model, {}, schema=plain(SCHEMA), golden=cases, reference={})
+        config = RegistryConfig("toy", None, CardConfig("", (), ""))
+        Registry.open(config).register(folder / "bundle", "toy", Lineage(), {}, {"passed": True})
+        yield folder, config
+
+
+def fill(config) -> None:
+    """A store that knows nothing, as of eight in the morning."""
+    import toyviews
+
+    kinds = {"carrier": pl.String(), "flight": pl.Int64(), "delay": pl.Int64()}
+    kinds |= dict.fromkeys(["sched_dep", "departed"], pl.Datetime("us", "UTC"))
+    with FeatureStore.open(toyviews.toy, config) as store:
+        store.materialize({"flights": pl.DataFrame(schema=kinds)}, NOON - timedelta(hours=4))
+
+
+def flight(number: int, clock: int, delay: int | None, carrier: str = "UA") -> dict:
+    """A flight scheduled at an hour of the day, which left with a delay or has not left."""
+    due = NOON.replace(hour=clock)
+    left = None if delay is None else due + timedelta(minutes=delay)
+    told = {"carrier": carrier, "flight": number, "sched_dep": due, "departed": left, "delay": delay}
+    return json.loads(msgspec.json.encode(told))
+
+
+def tell(client, at: datetime, *rows: dict):
+    return client.post("/events", json={"table": "flights", "rows": rows, "at": at.isoformat()})
+
+
+def ask(client, *records: dict, at: datetime = NOON):
+    """The answers for flights at two o'clock."""
+    told = {
+        "carrier": "UA",
+        "sched_dep": (NOON + timedelta(hours=2)).isoformat(),
+        "tailnum": "N1",
+        "at": at.isoformat(),
+    }
+    answer = client.post("/predict", json={"records": [told | record for record in records or [{}]]})
+    return answer.raise_for_status().json()
+
+
+def expected(delay: float | None, worse: float | None, carrier: str = "UA") -> float:
+    types = {"seen_delay_2h": pl.Float32, "worse": pl.Float32, "carrier": pl.String}
+    return toy_graph().predict(pl.DataFrame([(delay, worse, carrier)], schema=types, orient="row")).tolist()[0]
+
+
+@contextmanager
+def service(folder, registry, store, contract=None, **environment):
+    """A service that looks features up in `store`."""
+    serve = msgspec.structs.replace(SERVE, port=free_port())
+    home = deploy(registry, serve, store=store, data=contract)
+    command, variables = server(home, serve)
+    with process(command, variables | environment, home, serve.port) as (_, client):
+        settled(client, "/readyz", 200)
+        yield client
+
+
+def test_a_record_is_answered_with_what_was_told(toy, tmp_path):
+    folder, registry = toy
+    store = msgspec.structs.replace(compose().store, url=str(tmp_path / "store.db"))
+    fill(store)
+    with service(folder, registry, store) as client:
+        (nothing,) = ask(client)
+        assert nothing["degraded"] == {"missing": ["*"], "stale": ["*"]}
+        assert nothing["probability"] == expected(None, None)
+        told = tell(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
+        assert told == {"table": "flights", "told": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
+        (answer,) = ask(client)
+        assert "degraded" not in answer
+        assert "sent" not in answer
+        assert answer["probability"] == expected(40, 40 - 25)
+        assert tell(client, NOON, flight(1, 9, 10)).json()["told"] == 0  # the same again changes nothing
+        assert tell(client, NOON - timedelta(minutes=5), flight(1, 9, 99)).json()["ignored"] == 1
+        assert ask(client)[0]["probability"] == answer["probability"]
+        # several records, one read; an unknown carrier, a feature that the caller knows better, a request too early
+        several = ask(
+            client, {}, {"carrier": "ZZ"}, {"seen_delay_2h": 7}, {"at": (NOON - timedelta(hours=1)).isoformat()}
+        )
+        assert several[0]["probability"] == answer["probability"]
+        assert several[1]["degraded"] == {"missing": ["*"]}
+        assert several[1]["probability"] == expected(None, None, "ZZ")
+        assert several[2]["sent"] == ["seen_delay_2h"]
+        assert several[2]["probability"] == expected(7, 7 - 25)
+        assert several[3]["degraded"]["early"] == ["*"]
+        (later,) = ask(client, at=NOON + timedelta(hours=1))  # features stay as of two hours before
+        assert later["probability"] == answer["probability"]
+        metrics = client.get("/metrics").text
+        assert 'notebento_degraded_total{reason="early"' in metrics
+        described = client.get("/docs.json").json()
+        assert "at" in described["components"]["schemas"]["Record"]["properties"]
+        asked = described["paths"]["/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert asked["properties"]["table"]["enum"] == ["flights"]
+
+
+WRONG = [
+    ({"table": "flights", "rows": [{"carrier": "UA"}]}, {"table": "flights", "row": 0, "column": "sched_dep"}),
+    ({"table": "flights", "rows": [flight(1, 9, 1), flight(2, 9, 1) | {"delay": "1"}]}, {"row": 1, "column": "delay"}),
+    ({"table": "flights", "rows": [flight(1, 9, 5000)]}, {"row": 0, "column": "delay"}),
+    ({"table": "flights", "rows": [flight(1, 9, 1)], "at": "2113-01-01T00:00:00Z"}, {"table": "flights"}),
+    ({"table": "flight", "rows": []}, {"table": "flight"}),
+    ({"rows": []}, {}),
+    ([], {}),
+]
+
+
+def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
+    folder, registry = toy
+    store = msgspec.structs.replace(compose().store, url=str(tmp_path / "store.db"))
+    fill(store)
+    contract = {"flights": {"columns": {"delay": {"type": "integer", "nullable": True, "max": 2880}}}}
+    data = compose(["data.time=sched_dep"]).data
+    from notebento.core.config import TableContract, convert
+
+    data = msgspec.structs.replace(data, key=(), contract=convert(contract, dict[str, TableContract]))
+    with service(folder, registry, store, data) as client:
+        before = ask(client)[0]["probability"]
+        for body, where in WRONG:
+            answer = client.post("/events", json=body)
+            assert (answer.status_code, where.items() <= answer.json().items()) == (422, True), answer.text
+        assert "is above 2880" in client.post("/events", json=WRONG[2][0]).json()["error"]
+        assert client.post("/events", content=b"x", headers={"content-type": "text/csv"}).status_code == 415
+        assert ask(client)[0]["probability"] == before
+
+
+def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
+    folder, registry = toy
+    redis = Server(tmp_path)
+    store = msgspec.structs.replace(compose(["store=redis"]).store, url=redis.url, name="toy", retry_s=1.0)
+    fill(store)
+    elsewhere = msgspec.structs.replace(store, url="redis://127.0.0.1:1/0")
+    try:
+        with service(folder, registry, elsewhere, NOTEBENTO_STORE_URL=redis.url) as client:
+            tell(client, NOON, flight(1, 9, 10), flight(2, 11, 40)).raise_for_status()
+            good = ask(client)[0]
+            assert "degraded" not in good
+            redis.stop()
+            took = []
+            for _ in range(20):
+                began = time.perf_counter()
+                (answer,) = ask(client)
+                took.append(time.perf_counter() - began)
+                assert answer["degraded"] == {"unavailable": ["*"]}
+                assert answer["probability"] == expected(None, None)
+            assert sorted(took)[10] < 0.1
+            assert tell(client, NOON, flight(3, 11, 0)).status_code == 503
+            redis.start()
+            for _ in range(50):
+                if "degraded" not in (answer := ask(client)[0]):
+                    break
+                time.sleep(0.1)
+            assert answer["probability"] == good["probability"]
+    finally:
+        redis.stop()
+
+
+def test_without_a_store_it_still_answers(toy):
+    responder = Responder(toy_graph(), "v-1")
+    body = {"records": [{"carrier": "UA", "sched_dep": NOON}, {"carrier": "UA", "sched_dep": NOON, "worse": 3}]}
+    first, second = responder.answers(responder.reader.read(msgspec.json.encode(body)))
+    assert first.degraded == {"missing": ["tailnum", "*"]}
+    assert first.probability == expected(None, None)
+    assert second.degraded == {"missing": ["tailnum", "seen_delay_2h"]}
+    assert second.sent == ["worse"]
+    assert second.probability == expected(None, 3)
+
+
+def test_a_store_is_where_the_environment_says(monkeypatch):
+    config = compose().store
+    assert store_config(None) is None
+    assert store_config(config) is None  # a bento knows nothing of the folder runs/ of another machine
+    monkeypatch.setenv("NOTEBENTO_STORE_URL", "redis://somewhere:6379/0")
+    assert plain(store_config(config)).items() >= {"backend": "redis", "url": "redis://somewhere:6379/0"}.items()
+    monkeypatch.setenv("NOTEBENTO_STORE_URL", "/data/store.db")
+    assert plain(store_config(config)).items() >= {"backend": "sqlite", "url": "/data/store.db"}.items()
+
+
+def test_as_of_when():
+    lead = timedelta(hours=2)
+    assert asked_at(datetime(1, 1, 1, tzinfo=UTC), lead, NOON) == NOON  # two hours before the calendar begins
+    assert asked_at(None, lead, NOON) == NOON
+
+
+# ---- the flights, whose features are many
+
+
+@pytest.fixture(scope="module")
+def morning(tmp_path_factory):
+    """A store of the flights' features after a morning, and what the service makes of them."""
+    folder = tmp_path_factory.mktemp("morning")
+    (folder / "in").mkdir()
+    (folder / "in" / "a.ndjson").write_bytes(b"".join(msgspec.json.encode(m) + b"\n" for m in story(80, seed=9)))
+    with opened(store_settings(folder)) as store:
+        follow(Follower(store, Folder(folder / "in", folder / "position.json")), lambda: False, once=True)
+        shown = flights.shown
+        schema = Signature(
+            task="binary",
+            target="late",
+            numeric=tuple(n for n, a in shown.items() if not a.categorical),
+            categorical=tuple(n for n, a in shown.items() if a.categorical),
+            record={n: Field(f.type, f.required) for n, f in flights.record.items()},
+            time="sched_dep",
+            lead_hours=2.0,
+        )
+        yield store, schema
+
+
+MINUTES = st.integers(-180, 600)
+RECORDS = st.fixed_dictionaries(
+    {
+        "carrier": st.sampled_from(["AA", "DL", "ZZ", ""]),
+        "flight": st.integers(0, 99).map(float),
+        "tailnum": st.none() | st.integers(10000, 10008).map(lambda n: f"N{n}"),
+        "origin": st.sampled_from(["JFK", "EWR", "LGA"]),
+        "dest": st.sampled_from(["BOS", "LAX"]),
+        "distance": st.floats(0, 5000, allow_nan=False),
+        "sched_dep": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
+        "sched_arr": MINUTES.map(lambda m: DAWN + timedelta(minutes=m + 75)),
+        "predict_at": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RECORDS, min_size=1, max_size=5))
+def test_the_short_way_gives_the_bits_of_the_definition(morning, records):
+    """What goes into the graph in the service is what `from_records` says, for any records."""
+    store, schema = morning
+    looked = store.read(records)
+    numeric, categorical = Assembly(flights, schema, looked.kinds)(records, [r["predict_at"] for r in records], looked)
+    types = {n: f.dtype for n, f in flights.record.items()} | {"predict_at": pl.Datetime("us", "UTC")}
+    frame = from_records(flights, pl.DataFrame(records, schema=types), looked.frame())
+    assert numeric.view(np.uint32).tolist() == _bits(numbers(frame, schema.numeric), numeric)
+    assert (categorical == strings(frame, schema.categorical)).all()
+
+
+def _bits(expected: np.ndarray, got: np.ndarray) -> list[list[int]]:
+    """The bits of `expected`; one NaN is as good as another."""
+    bits = expected.view(np.uint32).copy()
+    both = np.isnan(expected) & np.isnan(got)
+    bits[both] = got.view(np.uint32)[both]
+    return bits.tolist()
+
+
+def test_reasons_are_brief_and_complete(morning):
+    _, schema = morning
+    names = Names(flights, schema)
+    looked = [name for view in flights.views for name in view.columns]
+    assert names.brief(names.of(looked)) == ["*"]
+    assert names.why({"expired": ["_leg_sched_dep"]}, set())["expired"] != []
+    said = names.why({"missing": [n for n in looked if n.startswith("weather_")]}, set())
+    assert said == {"missing": ["weather_*"]} or all(n.startswith(("weather", "temp", "wind")) for n in said["missing"])
+    every = {c for c in schema.columns if c not in flights.immediate}
+    assert names.every == every
+
+
+def test_lookup_reads_once_for_a_batch(morning, monkeypatch):
+    store, schema = morning
+    lookup, reads = Lookup(flights, schema, store.config), []
+    record = {"carrier": "AA", "flight": 1.0, "tailnum": "N10001", "origin": "JFK", "dest": "BOS", "distance": 187.0}
+    record |= {"sched_dep": DAWN + timedelta(hours=5), "sched_arr": DAWN + timedelta(hours=6)}
+    lookup([record], [DAWN + timedelta(hours=3)])
+    inner = lookup._store.store.read
+    monkeypatch.setattr(lookup._store.store, "read", lambda *a: reads.append(a) or inner(*a))
+    found = lookup([record] * 20, [DAWN + timedelta(hours=3)] * 20)
+    assert len(reads) == 1
+    assert lookup.inputs([record] * 20, found)[0].shape == (20, len(schema.numeric))
+    lookup.close()
+
+
+def test_the_makers_request_is_the_definition(morning):
+    """What `/predict` computes when features were sent, and what the table's maker says, are one."""
+    store, schema = morning
+    record = {"carrier": "AA", "flight": 1.0, "tailnum": "N10001", "origin": "JFK", "dest": "BOS", "distance": 187.0}
+    record |= {"sched_dep": DAWN + timedelta(hours=5), "sched_arr": DAWN + timedelta(hours=6)}
+    record |= {"predict_at": DAWN + timedelta(hours=3)}
+    looked = store.read([record])
+    frame = Flights().request(pl.DataFrame([record]), looked.frame())
+    numeric, _ = Assembly(flights, schema, looked.kinds)([record], [record["predict_at"]], looked)
+    assert np.array_equal(numbers(frame, schema.numeric), numeric, equal_nan=True)
+
+
+def test_an_inbox_refuses_before_anything_is_materialized(tmp_path):
+    inbox = Inbox(flights, store_settings(tmp_path), contracts_of(compose().data))
+    with pytest.raises(Exception, match="not materialized"):
+        inbox.thread.submit(inbox.take, b'{"table": "flights", "rows": []}').result()
+    with pytest.raises(RowError, match="the body has to be"):
+        inbox.thread.submit(inbox.take, b"{}").result()
+    assert issubclass(RowError, UserError)
+    inbox.close()

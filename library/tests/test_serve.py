@@ -1,0 +1,514 @@
+"""The service as clients meet it: a real server process and real HTTP, on a free port of this machine."""
+
+import asyncio
+import json
+import os
+import pickle
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+import numpy as np
+import onnx.parser
+import polars as pl
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notebento.features.expectations import Watch
+from notebento.core.compose import project_root
+from notebento.core.config import CardConfig, RegistryConfig, ServeConfig, plain
+from notebento.core.errors import NotebentoError, UserError
+from notebento.models.bundle import Field, Graph, Signature, golden, write_bundle
+from notebento.registry.registry import Lineage, Registry, Version
+from notebento.serving.deploy import build_bento, deploy, server
+from notebento.serving.request import Reader, RequestError
+from notebento.serving.responder import Responder, check_golden
+from notebento.serving.service import ENVIRONMENT, Deployment
+
+SETTINGS = ServeConfig("127.0.0.1", 0, 1, None, 64, 5000, 1)
+DEPLOYMENT = Deployment("", "", SETTINGS)
+
+# Late is who has a delay; B6 more than others. `hour` is computed from the record, and the carrier BOOM breaks that.
+GRAPH = """
+<ir_version: 10, opset_import: ["" : 18, "ai.onnx.ml" : 3]>
+late (float[n, 2] numeric, string[n, 1] categorical) => (float[n] probability)
+<float ten = {10}, float hundred = {100}, int64[1] row = {-1}, int64[1] ones = {1}> {
+    absent = IsNaN(numeric)
+    known = Where(absent, ten, numeric)
+    sum = ReduceSum <keepdims = 1> (known, ones)
+    minutes = Div(sum, hundred)
+    carrier = ai.onnx.ml.LabelEncoder <
+        keys_strings = ["B6", "UA"], values_floats = [0.5, -0.5], default_float = 0.0
+    > (categorical)
+    logit = Add(minutes, carrier)
+    answer = Sigmoid(logit)
+    probability = Reshape(answer, row)
+}"""
+FEATURES = """
+import polars as pl
+class Toy:
+    def request(self, frame):
+        if "BOOM" in frame["carrier"]:
+            raise ArithmeticError("boom")
+        absent = pl.DataFrame(schema={n: pl.Float32 for n in ("delay", "hour") if n not in frame}).clear(len(frame))
+        hour = pl.col("sched_dep").dt.hour().cast(pl.Float32)
+        return pl.concat([frame, absent], how="horizontal").with_columns(hour=pl.coalesce("hour", hour))
+"""
+SCHEMA = Signature(
+    task="binary",
+    target="late",
+    numeric=("delay", "hour"),
+    categorical=("carrier",),
+    record={"carrier": Field("string"), "sched_dep": Field("datetime"), "tailnum": Field("string", required=False)},
+    request=("hour",),
+    features={"_target_": "toyfeatures.Toy"},
+    threshold=0.6,
+)
+NOON = "2013-07-04T12:00:00Z"
+
+
+def toy_graph() -> Graph:
+    return Graph(onnx.parser.parse_model(GRAPH).SerializeToString(), SCHEMA)
+
+
+def toy_bundle(folder: Path, shift: float = 0.0) -> Path:
+    """A bundle whose golden predictions are off by `shift`."""
+    frame = pl.DataFrame({"carrier": ["UA", "B6", None], "delay": [0.0, 90.0, None], "hour": [3.0, 12.0, None]})
+    frame = frame.with_columns(sched_dep=pl.lit(NOON).str.to_datetime(time_zone="UTC"))
+    cases = golden(frame, toy_graph().predict(frame) + shift, SCHEMA, ["a", "b", "all missing"])
+    folder.mkdir(parents=True)
+    model = onnx.parser.parse_model(GRAPH).SerializeToString()
+    write_bundle(folder, model, {}, schema=plain(SCHEMA), golden=cases, reference={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the toy's features; its `runs/` is the state of this module's tests."""
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "toyfeatures.py").write_text(FEATURES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(folder)
+        patch.setenv("NOTEBENTO_RUNS", str(folder / "runs"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def registry(home):
+    """The configuration of a registry whose champion is the toy."""
+    config = RegistryConfig("toy", None, CardConfig("", (), ""))
+    Registry.open(config).register(toy_bundle(home / "bundle"), "toy", Lineage(), {}, {"passed": True})
+    return config
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def settled(client: httpx.Client, path: str, wanted: int) -> httpx.Response:
+    """The answer of `path` as soon as it has the status `wanted`."""
+    for _ in range(300):
+        try:
+            if (answer := client.get(path)).status_code == wanted:
+                return answer
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not answer {wanted}")
+
+
+@contextmanager
+def process(command, environment, folder, port):
+    """A server process and a client of it."""
+    with (folder / "server.log").open("w") as log:
+        started = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            yield started, client
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+@pytest.fixture(scope="module")
+def client(registry):
+    """A client of the champion."""
+    serve = msgspec.structs.replace(SETTINGS, port=free_port())
+    folder = deploy(registry, serve)
+    with process(*server(folder, serve), folder, serve.port) as (_, client):
+        settled(client, "/readyz", 200)
+        yield client
+
+
+def records(n: int, **more) -> list[dict]:
+    return [{"carrier": "UA", "sched_dep": NOON, "delay": float(i)} | more for i in range(n)]
+
+
+def expected(sent: list[dict]) -> list[float]:
+    frame = pl.DataFrame(sent).with_columns(hour=pl.lit(12.0))
+    return toy_graph().predict(frame.with_columns(delay=pl.col("delay") if "delay" in frame.columns else None)).tolist()
+
+
+def test_answers_are_those_of_the_graph(client, registry):
+    sent = records(100)
+    answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
+    assert [a["probability"] for a in answers] == expected(sent)
+    champion = Registry.open(registry).champion()
+    assert {a["version"] for a in answers} == {champion}
+    assert {a["variant"] for a in answers} == {"champion"}
+    assert all(a["decision"] == (a["probability"] >= 0.6) == a["prediction"] for a in answers)
+    assert len({a["prediction_id"] for a in answers}) == 100
+
+
+def test_what_was_not_said_is_named(client):
+    sent = [{"carrier": "B6", "sched_dep": NOON}, {"carrier": "B6", "sched_dep": NOON, "delay": None, "tailnum": None}]
+    first, second = client.post("/predict", json={"records": sent}).json()
+    assert sorted(first["degraded"]["missing"]) == ["delay", "tailnum"]
+    assert "degraded" not in second
+    assert first["probability"] == second["probability"]
+    given = client.post("/predict", json={"records": [sent[0] | {"hour": 3}]}).json()[0]
+    assert given["probability"] != first["probability"]  # a feature that is sent is taken instead of the computed one
+
+
+def test_times_of_all_zones_are_the_same_moment(client):
+    moments = [NOON, "2013-07-04T12:00:00", "2013-07-04T08:00:00-04:00", "2013-07-04 12:00:00.000+00:00"]
+    answers = client.post("/predict", json={"records": [records(1)[0] | {"sched_dep": m} for m in moments]}).json()
+    assert len({a["probability"] for a in answers}) == 1
+
+
+def test_nothing_asked_nothing_answered(client):
+    assert client.post("/predict", json={"records": []}).json() == []
+
+
+BAD = [
+    ({"carrier": "UA"}, "sched_dep", "'sched_dep' is missing"),
+    ({"carrier": None, "sched_dep": NOON}, "carrier", "'carrier' has to be text"),
+    ({"carrier": 7, "sched_dep": NOON}, "carrier", "'carrier' has to be text"),
+    ({"carrier": "UA", "sched_dep": "noon"}, "sched_dep", "'sched_dep' has to be a time like"),
+    ({"carrier": "UA", "sched_dep": 7}, "sched_dep", "'sched_dep' has to be a time like"),
+    ({"carrier": "UA", "sched_dep": "0001-01-01T00:00:00+05:00"}, "sched_dep", "'sched_dep' is too far away"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": "7"}, "delay", "'delay' has to be a number"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": True}, "delay", "'delay' has to be a number"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": [7]}, "delay", "'delay' has to be a number"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": 1e39}, "delay", "'delay' has to be a number below 3.4e38"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": float("nan")}, "delay", "'delay' is not a finite number"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": float("-inf")}, "delay", "'delay' is not a finite number"),
+    ({"carrier": "UA", "sched_dep": NOON, "dely": 7}, "dely", "there is no field 'dely'. Did you mean 'delay'?"),
+    ({"carrier": "UA", "sched_dep": NOON, "late": 1}, "late", "there is no field 'late'."),
+    (7, None, "a record has to be an object"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "field", "message"), BAD, ids=[m for _, _, m in BAD])
+def test_a_bad_record_is_named(client, wrong, field, message):
+    body = json.dumps({"records": [*records(2), wrong, *records(1)]})
+    answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
+    told = answer.json()
+    assert answer.status_code == 422, told
+    assert told["error"].startswith(f"records[2]: {message}")
+    assert (told["record"], told.get("field")) == (2, field)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"", 400, "not JSON"),
+        (b'{"records": [', 400, "not JSON"),
+        (b"\xff\xfe", 400, "not JSON"),
+        (b'{"records": [{"carrier": "\xff"}]}', 400, "not JSON"),
+        (b"[" * 100_000, 422, "the body has to be"),
+        (b"[]", 422, 'the body has to be {"records"'),
+        (b'{"carrier": "UA"}', 422, 'the body has to be {"records"'),
+        (b'{"records": {}}', 422, 'the body has to be {"records"'),
+        (b'{"records": [], "more": 1}', 422, 'the body has to be {"records"'),
+        (b'{"records": [' + b" " * 2**20 + b"]}", 413, "send fewer records at once"),
+    ],
+)
+def test_a_bad_body_is_explained(client, body, status, message):
+    answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.bentoml+pickle", "application/octet-stream", "text/csv"])
+def test_only_json_is_read(client, tmp_path, kind):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    answer = client.post("/predict", content=pickle.dumps(Evil()), headers={"content-type": kind})
+    assert answer.status_code == 415
+    assert kind in answer.json()["error"]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_curl_without_a_header_is_understood(client):
+    body = json.dumps({"records": records(1)}).encode()
+    for kind in ["application/x-www-form-urlencoded", "application/json; charset=utf-8", ""]:
+        assert client.post("/predict", content=body, headers={"content-type": kind}).status_code == 200
+
+
+def test_only_post(client):
+    assert client.get("/predict").status_code == 405
+    assert client.post("/score", json={"records": []}).status_code == 404
+
+
+async def crowd(base_url: str, bodies: list[list[dict]]) -> list[httpx.Response]:
+    limits = httpx.Limits(max_connections=40)
+    async with httpx.AsyncClient(base_url=base_url, timeout=30, limits=limits) as many:
+        return await asyncio.gather(*(many.post("/predict", json={"records": body}) for body in bodies))
+
+
+def test_many_at_once_get_their_own_answers(client):
+    """Good requests of several sizes, among them refused ones, and some that break the features in the batch."""
+    bodies = [records(1 + i % 4, delay=float(i)) for i in range(300)]
+    bad, broken = set(range(7, 300, 20)), set(range(11, 300, 25))
+    bodies = [[{"carrier": "UA"}] if i in bad else body for i, body in enumerate(bodies)]
+    bodies = [records(2, carrier="BOOM") if i in broken else body for i, body in enumerate(bodies)]
+    answers = asyncio.run(crowd(str(client.base_url), bodies))
+    for i, (body, answer) in enumerate(zip(bodies, answers, strict=True)):
+        if i in bad:
+            assert answer.status_code == 422
+            assert "sched_dep" in answer.text
+        elif i in broken:
+            assert answer.status_code == 500
+            assert "boom" not in answer.text
+        else:
+            assert [a["probability"] for a in answer.json()] == expected(body), i
+    metrics = client.get("/metrics").text
+    runs, taken = (float(re.search(rf"notebento_batch_records_{n} (\S+)", metrics)[1]) for n in ("count", "sum"))
+    assert taken / runs > 1.2  # requests did share batches
+
+
+def test_what_it_says_about_itself(client, registry):
+    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+    assert 'notebento_request_duration_seconds_bucket{endpoint="/predict"' in client.get("/metrics").text
+    told = client.get("/docs.json").json()
+    assert told["info"]["version"] == Registry.open(registry).champion()
+    record = told["components"]["schemas"]["Record"]
+    assert record["required"] == ["carrier", "sched_dep"]
+    assert set(record["properties"]) >= {"delay", "hour", "tailnum"}
+    shown = client.get("/").text
+    assert "googletagmanager" not in shown
+    assert "https://" not in shown
+    for link in re.findall(r'(?:href|src)="\./(.*?)"', shown):
+        assert client.get(f"/{link}").status_code == 200
+
+
+def test_it_does_what_its_description_says(client, tmp_path):
+    """Requests made from the OpenAPI document: those that fit it are answered, the others refused as described."""
+    tool = Path(sys.executable).with_name("schemathesis")
+    command = [tool, "run", f"{client.base_url}/docs.json", "--include-path", "/predict", "--max-examples", "60"]
+    done = subprocess.run([*command, "--seed", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_version_that_answers_otherwise_is_never_ready(home, tmp_path):
+    bundle = toy_bundle(tmp_path / "bundle", shift=1e-3)
+    config = RegistryConfig("wrong", None, CardConfig("", (), ""))
+    Registry.open(config).register(bundle, "toy", Lineage(), {}, {"passed": True})
+    serve = msgspec.structs.replace(SETTINGS, port=free_port())
+    folder = deploy(config, serve)
+    with process(*server(folder, serve), folder, serve.port) as (_, client):
+        settled(client, "/livez", 200)
+        for _ in range(50):
+            not_ready = client.get("/readyz")
+            assert not_ready.status_code == 503
+            if "golden predictions" in not_ready.text:
+                break
+            time.sleep(0.1)
+        assert "off its golden predictions by 0.001" in not_ready.text
+        refused = client.post("/predict", json={"records": records(1)})
+        assert refused.status_code == 503
+        assert "golden predictions" in refused.json()["error"]
+        assert client.get("/docs.json").status_code == 503
+        assert client.get("/livez").status_code == 200
+
+
+def test_deploy_refuses_what_cannot_be_served(registry, home):
+    empty = RegistryConfig("empty", None, CardConfig("", (), ""))
+    with pytest.raises(UserError, match="nothing is registered yet\n  fix: notebento run"):
+        deploy(empty, SETTINGS)
+    with pytest.raises(UserError, match="there is no version 'v-nothing'"):
+        deploy(registry, SETTINGS, "v-nothing")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        serve = msgspec.structs.replace(SETTINGS, port=taken.getsockname()[1])
+        with pytest.raises(UserError, match=f"cannot be had.*\n  fix: another port: serve.port={serve.port + 1}"):
+            deploy(registry, serve)
+    with pytest.raises(UserError, match="'localhost' is not an address"):
+        deploy(registry, msgspec.structs.replace(SETTINGS, host="localhost", port=free_port()))
+
+
+# ---- without a server
+
+
+def responder(task: str, answer: np.ndarray, classes=None) -> Responder:
+    """A responder whose graph always answers `answer`."""
+    schema = Signature(task=task, target="t", numeric=("x",), categorical=(), classes=classes)
+    made = Responder(toy_graph(), "v-1", threshold=0.5)
+    made.schema, made.reader, made.features = schema, Reader(schema), None
+    made.watch = Watch(schema.numeric, {})
+    empty = np.zeros((1, 1), np.float32), np.empty((1, 0), object)
+    fixed = {
+        "arrays": lambda self, frame: empty,
+        "run": lambda self, *arrays: np.repeat(answer[None], len(arrays[0]), 0),
+    }
+    made.graph = type("Fixed", (), fixed)()
+    return made
+
+
+def test_every_task_has_its_answer():
+    schema = Signature(task="regression", target="t", numeric=("x",), categorical=())
+    asked = Reader(schema).read(b'{"records": [{"x": 1}]}')
+    regression = responder("regression", np.float32(7.5)).answers(asked)
+    said = json.loads(msgspec.json.encode(regression))[0]
+    assert said.keys() == {"prediction_id", "prediction", "version", "variant"}
+    assert regression[0].prediction == 7.5
+    several = responder("multiclass", np.array([0.2, 0.5, 0.3], np.float32), ("a", "b", "c")).answers(asked)[0]
+    assert several.prediction == "b"
+    assert several.probability == pytest.approx({"a": 0.2, "b": 0.5, "c": 0.3})
+    assert several.decision is msgspec.UNSET
+    yes = responder("binary", np.float32(0.5), ("no", "yes")).answers(asked)[0]
+    assert (yes.prediction, yes.decision, yes.probability) == ("yes", True, 0.5)  # at the threshold is yes
+    with pytest.raises(NotebentoError, match="did not answer with a number"):
+        responder("regression", np.float32("nan")).answers(asked)
+
+
+def test_names_may_be_anything():
+    names = ("sepal length (cm)", "class", "f0", "é ✈", "a`b")
+    reader = Reader(Signature(task="regression", target="t", numeric=names, categorical=()))
+    body = {"records": [{name: float(i) for i, name in enumerate(names)}]}
+    assert reader.frame(reader.read(json.dumps(body).encode())).row(0) == (0.0, 1.0, 2.0, 3.0, 4.0)
+    with pytest.raises(RequestError) as error:
+        reader.read(json.dumps({"records": [{"sepal length (cm)": "x"}]}).encode())
+    assert error.value.field == "sepal length (cm)"
+
+
+NAMES = st.sampled_from(["carrier", "sched_dep", "delay", "x"]) | st.text()
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(NOON)
+JSON = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner), max_leaves=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON | st.fixed_dictionaries({"records": st.lists(JSON, max_size=3)}), st.binary(max_size=20), st.booleans())
+def test_no_body_gets_past_or_through(home, value, noise, noisy):
+    """Whatever is sent is either refused with a reason, or answered."""
+    body = json.dumps(value).encode() + (noise if noisy else b"")
+    made = Responder(toy_graph(), "v-1")
+    refused = None
+    try:
+        asked = made.reader.read(body)
+    except RequestError as e:
+        refused = e
+    if refused is None:
+        assert len(made.answers(asked)) == len(asked)
+    else:
+        assert refused.status in (400, 422)
+        assert refused.body["error"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(), st.datetimes(), st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_every_good_record_is_answered(home, carrier, moment, delay):
+    try:
+        record = {"carrier": carrier, "sched_dep": moment.isoformat(), "delay": delay}
+        body = json.dumps({"records": [record]}, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair is not text
+        return
+    made = Responder(toy_graph(), "v-1")
+    if carrier != "BOOM":
+        assert 0 <= made.answers(made.reader.read(body))[0].probability <= 1
+
+
+def test_golden_cases_also_go_the_way_of_a_request(home):
+    made = Responder(toy_graph(), "v-1")
+    frame = pl.DataFrame({"carrier": ["UA"], "delay": [5.0], "hour": [12.0]})
+    cases = golden(frame, made.graph.predict(frame), SCHEMA, ["a"])
+    check_golden(made, cases)
+    made.features = type("Broken", (), {"request": lambda self, f: f.with_columns(delay=pl.col("delay") + 1)})()
+    with pytest.raises(NotebentoError, match="off its golden predictions"):
+        check_golden(made, cases)
+
+
+def test_serving_needs_no_torch():
+    code = "import sys, notebento.serve; print({'torch', 'papermill', 'sklearn', 'onnx'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+# ---- the bento
+
+
+@pytest.fixture(scope="module")
+def bento(home, registry):
+    """A bento of the toy."""
+    found = Registry.open(registry)
+    folder = home / "bento"
+    folder.mkdir()
+    tag = build_bento(folder, found.bundle("champion"), found.version("champion"), DEPLOYMENT, project_root())
+    assert tag == f"toy:{found.champion()}"
+    return folder
+
+
+def test_a_bento_answers_as_its_graph_does(bento, home, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(bento, moved)
+    serve = msgspec.structs.replace(SETTINGS, port=free_port(), workers=2)
+    command, environment = server(tmp_path, serve, moved)
+    environment.pop(ENVIRONMENT)  # it knows by itself what it serves
+    with process(command, environment, tmp_path, serve.port) as (started, client):
+        settled(client, "/readyz", 200)
+        sent = records(50)
+        for _ in range(5):
+            answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
+            assert [a["probability"] for a in answers] == expected(sent)
+        workers = [p for p in psutil.Process(started.pid).children() if "_bentoml_impl.worker.service" in p.cmdline()]
+        assert len(workers) == 2
+
+
+def test_a_bento_holds_what_its_containerfile_takes(bento):
+    containerfile = (bento / "src" / "Containerfile").read_text()
+    for sources in re.findall(r"^COPY (.+) \S+$", containerfile, re.M):
+        assert all((bento / source).exists() for source in sources.split())
+    assert {p.name for p in (bento / "src" / "model").iterdir()} >= {"model.onnx", "schema.json", "golden.json"}
+    assert (bento / "env" / "python" / "requirements.txt").read_text().count("\n") <= 3  # not the whole lock
+
+
+def test_a_wheel_that_cannot_be_built_says_why(home, registry, tmp_path):
+    (tmp_path / "bentos").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
+        (tmp_path / name).write_text("this is no TOML" if name == "pyproject.toml" else "")
+    shutil.copytree(project_root() / "bentos" / "service", tmp_path / "bentos" / "service")
+    (tmp_path / "src").mkdir()
+    version = Version("v-1", "", "toy", "", Lineage(), {}, {})
+    with pytest.raises(NotebentoError, match=r"(?s)wheel could not be built:.*TOMLDecodeError.*fix: pip wheel"):
+        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), version, DEPLOYMENT, tmp_path)
+
+
+@pytest.mark.nightly
+def test_a_bento_serves_where_only_the_wheel_is_installed(bento, tmp_path):
+    """A new environment, the wheel, the lock, nothing else."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    wheel = next((bento / "src" / "wheels").glob("*.whl"))
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", bento / "src" / "requirements.lock", wheel]
+    subprocess.run(install, check=True, timeout=600)
+    code = "import importlib.util as u; print([m for m in ('torch', 'papermill', 'sklearn') if u.find_spec(m)])"
+    assert subprocess.check_output([python, "-c", code], text=True).strip() == "[]"
+    serve = msgspec.structs.replace(SETTINGS, port=free_port())
+    command, environment = server(tmp_path, serve, bento)
+    with process([str(python), *command[1:]], environment, tmp_path, serve.port) as (_, client):
+        settled(client, "/readyz", 200)
+        sent = records(10)
+        answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
+        assert [a["probability"] for a in answers] == pytest.approx(expected(sent), abs=1e-6)

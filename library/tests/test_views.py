@@ -1,0 +1,271 @@
+"""What 02_views cannot show about itself: odd histories against plain Python and DuckDB, parts, daylight saving."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import duckdb
+import oracle_views as oracle
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notebento import views
+from notebento.core.errors import UserError
+from notebento.features.asof import look_up
+from notebento.features.schema import FeatureSet, Field, compute, seen_before
+from notebento.features.views import Events, Moment, Table, Value, View, count, decayed, distinct, last, maximum, mean, minimum, read_events, share, since, total
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+TIME = pl.Datetime("us", "UTC")
+START = datetime(2024, 3, 31, 0, 30, tzinfo=UTC)  # the clocks change in Europe half an hour later
+PLAIN = {"id": pl.Int64, "who": pl.String, "at": TIME, "known": TIME, "told": TIME, "v": pl.Int64, "w": pl.Int64}
+CORRECTED = PLAIN | {"version": pl.Int64, "there": pl.Boolean}
+
+
+@cache
+def toy_views(corrected: bool = False, everything: bool = False) -> FeatureSet:
+    """One view of every kind, on a table whose rows correct each other or not."""
+    v, known, told = pl.col("v"), pl.col("known"), pl.col("told")
+    if corrected:
+        table = Table("t", ("id",), known, versions="version")
+        where = pl.col("there")
+    else:
+        table = Table("t", ("id",), pl.col("at"), later={"v": known, "w": told})
+        where = pl.lit(True)
+    values = {"v": Value(v), "big": Value(v > 0), "late": Value(pl.col("w"), known=told)}
+    events = Events("events", table, pl.col("at"), known, values, where=where)
+    added = {"n": count(), "sum": total("v"), "mean": mean("v"), "big": share("big")}
+    looked_at = {"least": minimum("v"), "most": maximum("v"), "kinds": distinct("v")}
+    lasts = {"last": last("v"), "late": last("late"), "ago": since()}
+    features = FeatureSet({"who": Field("string", required=False)})
+    by = () if everything else ("who",)
+    give = {**added, **looked_at, **lasts}
+    features.add(View(events, by, give, ("7m", "30m", "ever"), expiry="20m", name="x"))
+    features.add(View(events, by, {"aged": decayed("v")}, ("4m", "20m"), name="y"))
+    return features
+
+
+minute = st.integers(0, 60).map(lambda m: START + m * MINUTE)
+late, value = st.integers(0, 40).map(lambda m: m * MINUTE), st.sampled_from([None, -3, 0, 5, 7])
+who = st.sampled_from(["a", "b", None])
+event = st.tuples(who, minute, late, late, value, value)
+question = st.tuples(st.sampled_from(["a", "b", "c", None]), minute)
+
+
+def plain_table(events) -> pl.DataFrame:
+    rows = [(i, name, at, at + lag, at + lag + more, v, w) for i, (name, at, lag, more, v, w) in enumerate(events)]
+    return pl.DataFrame(rows, schema=PLAIN, orient="row")
+
+
+correction = st.tuples(st.integers(0, 4), event, st.booleans())
+
+
+def corrected_table(events) -> pl.DataFrame:
+    """Rows with one id are versions, told apart by their number."""
+    rows = [
+        (i, name, at, at + lag, at + lag + more, v, w, n, there)
+        for n, (i, (name, at, lag, more, v, w), there) in enumerate(events)
+    ]
+    return pl.DataFrame(rows, schema=CORRECTED, orient="row")
+
+
+def told_again(n: int, draw) -> list[int]:
+    """`n` rows in any order, some of them twice."""
+    return draw.sample([*range(n), *range(n // 2)], n + n // 2) if n else []
+
+
+def expected(table: pl.DataFrame, questions, features: FeatureSet, everything: bool = False):
+    names = [name for view in features.views for name in view.columns]
+    answers = [oracle.features(table.to_dicts(), name, now, everything) for name, now in questions]
+    return [(a and {n: a[n] for n in names}) or dict.fromkeys(names) for a in answers]
+
+
+def offline(features: FeatureSet, table: pl.DataFrame, questions) -> list[dict]:
+    rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row")
+    names = [name for view in features.views for name in view.columns]
+    return seen_before(features, rows, {"t": table}).select(names).to_dicts()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(event, max_size=14), st.lists(question, min_size=1, max_size=5), st.booleans(), st.randoms())
+def test_histories_with_ties_late_events_and_duplicates(events, questions, everything, draw):
+    table = plain_table(events)
+    order = told_again(len(table), draw)
+    features = toy_views(everything=everything)
+    assert offline(features, table[order], questions) == expected(table, questions, features, everything)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(correction, max_size=14), st.lists(question, min_size=1, max_size=5), st.booleans(), st.randoms())
+def test_corrections_replace_what_they_correct_from_when_they_are_known(events, questions, everything, draw):
+    """Versions that change the value, the entity, the time, or say that there never was such an event."""
+    table = corrected_table(events)
+    order = told_again(len(table), draw)
+    features = toy_views(corrected=True, everything=everything)
+    assert offline(features, table[order], questions) == expected(table, questions, features, everything)
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """20,000 events of 300 entities, with ties, and 3,000 questions."""
+    n, m = 20_000, 3_000
+    draw = pl.int_range(n, eager=True)
+    second = timedelta(seconds=1)
+    events = pl.DataFrame(
+        {
+            "id": draw,
+            "who": (draw * 7919 % 300).cast(pl.String),
+            "at": pl.Series([START + (i * 104_729 % 90_000) * second for i in range(n)], dtype=TIME),
+            "v": draw * 31 % 101 - 50,
+        }
+    )
+    asked = [(str(i * 13 % 310), START + (i * 7_907 % 95_000) * second) for i in range(m)]
+    return events, pl.DataFrame(asked, schema={"who": pl.String, "predict_at": TIME}, orient="row")
+
+
+AT = pl.col("at")
+WALKS = Events("walks", Table("walks", ("id",), AT), AT, AT, {"v": Value(pl.col("v"))})
+WALKED = {"n": count(), "sum": total("v"), "least": minimum("v"), "kinds": distinct("v"), "last": last("v")}
+
+
+def test_windows_and_last_events_equal_duckdb(crowd, tmp_path):
+    events, asked = crowd
+    view = View(WALKS, ("who",), WALKED, ("2h",), expiry="2h", name="w")
+    found = look_up([view], asked, {WALKS: read_events(WALKS, {"walks": events}, ["who"])})
+    db, naive = duckdb.connect(), pl.selectors.datetime().dt.replace_time_zone(None)
+    for name, table in {"events": events.rename({"at": "known"}), "rows": asked.with_row_index("row")}.items():
+        table.with_columns(naive).write_parquet(tmp_path / f"{name}.parquet")
+        db.sql(f"CREATE TABLE {name} AS FROM '{tmp_path}/{name}.parquet'")
+    sums = db.sql("""
+        SELECT row, count(id)::BIGINT n, coalesce(sum(v), 0)::DOUBLE s, min(v) least, count(DISTINCT v) kinds
+        FROM rows LEFT JOIN events
+        ON events.who = rows.who AND known <= predict_at AND known > predict_at - INTERVAL 2 HOURS
+        GROUP BY row ORDER BY row
+    """).fetchall()
+    lasts = db.sql("""
+        SELECT row, CASE WHEN known > predict_at - INTERVAL 2 HOURS THEN v END
+        FROM rows ASOF LEFT JOIN (
+            SELECT * FROM events QUALIFY row_number() OVER (PARTITION BY who, known ORDER BY id DESC) = 1
+        ) newest ON newest.who = rows.who AND predict_at >= known ORDER BY row
+    """).fetchall()
+    db.close()
+    names = ["w_n_2h", "w_sum_2h", "w_least_2h", "w_kinds_2h"]
+    assert found.select(names).rows() == [row[1:] for row in sums]
+    assert found["w_last"].to_list() == [row[1] for row in lasts]
+    assert sum(row[1] is not None for row in lasts) > 1_000
+
+
+REPORTED = pl.col("reported")
+REPORTS = Table("reports", ("id",), REPORTED, versions="version")
+MOVES = Events("moves", REPORTS, AT, REPORTED, {"v": Value(pl.col("v"))})
+
+
+def test_a_table_that_does_not_fit_is_read_in_parts(crowd, monkeypatch, tmp_path):
+    """Also when it is corrected: every third walk turns out, an hour later, to have been somebody else's."""
+    events, asked = crowd
+    first = events.with_columns(reported="at", version=0)
+    moved = first[::3].with_columns(pl.col("who").reverse(), pl.col("reported") + 60 * MINUTE, version=1)
+    tables = {"walks": events, "reports": pl.concat([first, moved])}
+    for name, table in tables.items():
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    every = WALKED | {"aged": decayed("v")}
+    for kind, rows in ((WALKS, asked), (MOVES, asked[::10])):
+        of_one = View(kind, ("who",), every, ("2h",), name="w")
+        of_all = View(kind, (), {"n": count()}, ("2h", "ever"), name="all")
+        of_late = View(kind, (), every, ("2h",), expiry="3h", name="late")
+        for chosen in ([of_one, of_all], [of_late]):
+            features = FeatureSet({"who": Field("string")})
+            features.add(*chosen)
+            whole = compute(features, rows, tables)
+            with monkeypatch.context() as small:
+                small.setattr(views, "AT_ONCE", 3_000)
+                read = {name: pl.scan_parquet(tmp_path / f"{name}.parquet") for name in tables}
+                in_parts = compute(features, rows, read)
+            assert in_parts.equals(whole)
+
+
+def test_one_row_is_computed_as_many_are(crowd):
+    """polars divides by a constant in another way when there is one row only."""
+    events, asked = crowd
+    features = FeatureSet({"who": Field("string")})
+    features.add(View(WALKS, ("who",), {"sum": total("v"), "last": last("v"), "ago": since()}, ("2h",), name="w"))
+    features.derive("share", pl.col("w_sum_2h") / 49 + pl.col("w_ago") / 7)
+    table = compute(features, asked, {"walks": events})
+    alone = [compute(features, asked[i], {"walks": events}) for i in range(40)]
+    assert pl.concat(alone).equals(table[:40])
+
+
+def test_hours_that_come_twice_are_two_hours():
+    """On 27 October 2024 the clocks of Berlin showed half past two twice."""
+    berlin = ZoneInfo("Europe/Berlin")
+    twice = [datetime(2024, 10, 27, 2, 30, tzinfo=berlin, fold=fold) for fold in (0, 1)]
+    events = pl.DataFrame({"id": [1, 2], "at": [t.astimezone(UTC) for t in twice], "v": [1, 2]})
+    asked = pl.DataFrame({"predict_at": [twice[1].astimezone(UTC)]})
+    view = View(WALKS, (), {"n": count(), "last": last("v")}, ("1h", "90m"), name="w")
+    found = look_up([view], asked, {WALKS: read_events(WALKS, {"walks": events})})
+    assert found.row(0, named=True) == {"w_n_1h": 1, "w_n_90m": 2, "w_last": 2}
+
+
+@pytest.mark.parametrize("second", [START, START + MINUTE, None])
+def test_rows_that_contradict_each_other_are_named(second):
+    """Also when they are known at two times, or one tells of no event: a store keeps one row for a key."""
+    twice = pl.DataFrame({"id": [1, 1], "at": [START, second], "v": [1, 2]})
+    with pytest.raises(UserError, match="rows of 'walks' contradict each other: there are two for {'id': '1'}"):
+        read_events(WALKS, {"walks": twice})
+
+
+def test_a_row_that_comes_twice_counts_once():
+    same = pl.DataFrame({"id": [1, 1], "at": [START, START], "v": [1, 1]})
+    assert len(read_events(WALKS, {"walks": same})) == 1
+
+
+def test_a_moment_is_the_same_for_a_table_and_for_a_record():
+    times = pl.DataFrame({"t": [START + i * 17 * MINUTE for i in range(-5, 50)]}, schema={"t": TIME})
+    for moment in (Moment("t"), Moment("t", floor="1h"), Moment("t", floor="1d", plus=-7 * DAY - MINUTE)):
+        found = times.select(moment.expr.dt.epoch("us")).to_series().to_list()
+        assert found == [moment.of(t) for t in times["t"].dt.epoch("us")]
+
+
+def test_a_decayed_mean_needs_a_half_life():
+    with pytest.raises(UserError, match="a decayed mean of the walks has no half-life"):
+        View(WALKS, ("who",), {"v": decayed("v")}, ("ever",))
+
+
+LARGE = """
+import resource, sys
+from datetime import UTC, datetime, timedelta
+import polars as pl
+from notebento.views import *
+
+n, start, at = 50_000_000, datetime(2024, 1, 1, tzinfo=UTC), pl.col("at")
+step = pl.duration(microseconds=pl.col("id") * 104_729 % (365 * 86_400_000_000))
+events = pl.LazyFrame({"id": pl.int_range(n, eager=True)}).with_columns(
+    who=pl.col("id") * 7919 % 100_003, at=pl.lit(start) + step, v=pl.col("id") * 31 % 101 - 50
+)
+if sys.argv[2] == "write":
+    events.sink_parquet(sys.argv[1])
+    sys.exit()
+walks = Events("walks", Table("walks", ("id",), at), at, at, {"v": Value(pl.col("v"))})
+features = FeatureSet({"who": Field("number")})
+give = {"n": count(), "mean": mean("v"), "last": last("v"), "most": maximum("v")}
+features.add(View(walks, ("who",), give, ("1h", "7d", "30d"), expiry="7d", name="w"))
+features.add(View(walks, (), {"n": count(), "last": last("v")}, ("1h", "30d"), expiry="7d", name="all"))
+asked = {"who": [i * 7919 % 100_003 for i in range(200_000)]}
+asked["predict_at"] = [datetime(2024, 12, 1, tzinfo=UTC) - timedelta(seconds=i) for i in range(200_000)]
+kinds = {"who": pl.Int64, "predict_at": pl.Datetime("us", "UTC")}
+found = compute(features, pl.DataFrame(asked, schema=kinds), {"walks": pl.scan_parquet(sys.argv[1])})
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.nightly
+def test_fifty_million_events_fit_into_four_gigabytes(tmp_path):
+    command = [sys.executable, "-c", LARGE, str(tmp_path / "walks.parquet")]
+    subprocess.run([*command, "write"], check=True)
+    done = subprocess.run([*command, "read"], capture_output=True, text=True, check=True)
+    rows, largest = map(int, done.stdout.split())
+    assert rows == 200_000 and largest < 4e9

@@ -1,0 +1,1 @@
+"""Will a flight from New York land fifteen minutes late or more?"""

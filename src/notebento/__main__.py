@@ -1,6 +1,0 @@
-"""`python -m notebento` is the command `notebento`."""
-
-from notebento.cli import main
-
-if __name__ == "__main__":
-    main()
