@@ -15,7 +15,7 @@ import polars as pl
 
 from ..core.config import ColumnContract, TableContract
 from ..core.errors import UserError, nearest
-from .sources import _first_line
+from .sources import first_line
 
 if TYPE_CHECKING:
     import dataframely as dy
@@ -111,7 +111,7 @@ def condition(text: str, place: str, kinds: Mapping[str, str]) -> pl.Expr:
             need(column, kinds, place)
         outcome = pl.DataFrame(schema={n: KINDS[k] for n, k in kinds.items()}).select(expression).dtypes[0]
     except pl.exceptions.PolarsError as e:
-        raise UserError(f"{place}: {_first_line(e)}", fix="write a condition in SQL, such as paid <= amount") from e
+        raise UserError(f"{place}: {first_line(e)}", fix="write a condition in SQL, such as paid <= amount") from e
     if outcome != pl.Boolean:
         raise UserError(f"{place} is not a condition: {text}", fix="write one in SQL, such as paid <= amount")
     return expression

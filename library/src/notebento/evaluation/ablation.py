@@ -16,7 +16,7 @@ from ..core.compose import runs_folder
 from ..core.config import Config, build
 from ..core.errors import UserError
 from ..data.split import split_of
-from ..features.schema import FeatureSet, needs
+from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
 
 # %% ../../../nbs/evaluation/ablation.ipynb #673ee332
@@ -69,7 +69,7 @@ def without_views(features: FeatureSet, columns: Sequence[str]) -> dict[str, lis
     Views without which the same is missing go together.
     """
     found: dict[str, list[str]] = {}
-    needed = {column: needs(features, [column]) for column in columns}
+    needed = {column: features.needs([column]) for column in columns}
     for view in features.views:
         name = (view.name or "_".join([view.events.name, *view.by])).removeprefix("_")
         mine = {*view.columns}

@@ -20,7 +20,7 @@ from ..core.html import Html, joined, page, tag
 from ..data.snapshot import contracts_of
 from ..evaluation.ablation import importance, targets, training
 from ..features.expectations import Expectation, Unexpected, expectations, too_old, unexpected
-from ..features.schema import FeatureSet, needs
+from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
 from ..online.layout import moment
 from ..online.store import snapshot
@@ -86,7 +86,7 @@ def entries(
             importance=(importances or {}).get(name),
             versions=tuple(version for version, columns in used.items() if name in columns),
         )
-        behind = [views[root] for root in sorted(needs(features, [name])) if root in views]
+        behind = [views[root] for root in sorted(features.needs([name])) if root in views]
         sources = {source.name: source for source in (v.events.table for v in behind)}
         entry.table, entry.entity = ", ".join(sources), view.by if view else ()
         entry.owner = ", ".join(dict.fromkeys(source.owner for source in sources.values() if source.owner))

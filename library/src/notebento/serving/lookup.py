@@ -21,7 +21,7 @@ import polars as pl
 from ..core.config import StoreConfig
 from ..core.errors import NotebentoError, UserError
 from ..data.snapshot import Contracts
-from ..features.schema import FeatureSet, derive, needs
+from ..features.schema import FeatureSet, derive
 from ..models.bundle import Signature
 from ..online.backends import StoreError
 from ..online.reader import Looked
@@ -38,7 +38,7 @@ class Assembly:
         plain = [n for n in schema.numeric if n in kinds and (kinds[n].is_numeric() or kinds[n] == pl.Boolean)]
         self._plain = [schema.numeric.index(n) for n in plain], [places[n] for n in plain]
         self._numeric = [n for n in schema.numeric if n not in plain]
-        needed = needs(features, [*self._numeric, *schema.categorical])
+        needed = features.needs([*self._numeric, *schema.categorical])
         self._order = [name for name in features.derived if name in needed]
         self._looked = [(places[name], kinds[name] == pl.Int64) for name in kinds if name in needed]
         self._record = [name for name in features.record if name in needed]
@@ -81,7 +81,7 @@ class Names:
         looked = {name for view in features.views for name in view.columns}
         self._depend: dict[str, list[str]] = {name: [] for name in looked}
         for column in schema.columns:
-            for name in needs(features, [column]) & looked:
+            for name in features.needs([column]) & looked:
                 self._depend[name].append(column)
         self.every = {column for columns in self._depend.values() for column in columns}
         self._groups = {p: set(c) & self.every for p, c in _groups(features, self.every).items()}
