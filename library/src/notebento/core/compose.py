@@ -6,16 +6,18 @@
 __all__ = ['project_root', 'runs_folder', 'compose', 'combinations', 'stage_config']
 
 # %% ../../../nbs/core/compose.ipynb #0d74084f
-import hashlib
-import json
+import importlib
 import os
+import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .config import Config, StageConfig, convert, leaves
+import msgspec
+
+from .config import Config, StageConfig, convert, leaves, plain
 from .errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -44,16 +46,23 @@ def compose(overrides: Iterable[str] = ()) -> Config:
 
     Raises `UserError` for an unknown group, choice or key (it proposes the nearest) and for a value of another type.
     """
-    overrides = list(overrides)
-    memory = _memory(overrides)
-    raw = _recall(memory)
-    if raw is None:
-        raw = _checked(overrides)
-    config: Config = convert(raw, Config)
-    _remember(memory, raw)
-    return config
+    config: Config = convert(_checked(overrides), Config)
+    return _named(config)
 
 
+def _named(config: Config) -> Config:
+    """Ledger and feature store are called like the project, where nothing else is said."""
+    name = config.project.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UserError(
+            f"project.name is {name!r}: a project has a name of letters, digits, '_', '.' and '-'",
+            fix="project.name=customers; its ledger, feature store and journal are named after it",
+        )
+    registry = msgspec.structs.replace(config.registry, ledger=config.registry.ledger or name)
+    store = msgspec.structs.replace(config.store, name=config.store.name or name)
+    return msgspec.structs.replace(config, registry=registry, store=store)
+
+# %% ../../../nbs/core/compose.ipynb #9b3c516b
 def _checked(overrides: Iterable[str]) -> dict[str, Any]:
     parsed = [_parse(o) for o in overrides]
     for override in parsed:
@@ -61,45 +70,14 @@ def _checked(overrides: Iterable[str]) -> dict[str, Any]:
     choices = [o for o in parsed if _options(o.key_or_group)]
     for choice in choices:
         _check_choice(choice)
-    defaults = _hydra(choices)
+    defaults = _hydra(str(o.input_line) for o in choices)
     keys = dict(leaves(defaults))
-    for override in parsed:
-        if override not in choices and not override.is_add():
-            _check_key(override.key_or_group, keys)
-    raw = _hydra(parsed) if len(parsed) > len(choices) else defaults
+    lines = [str(o.input_line) if o in choices or o.is_add() else _override_line(o, keys) for o in parsed]
+    raw = _hydra(lines) if len(parsed) > len(choices) else defaults
     values = dict(leaves(raw))
     for key in (k for k in keys if _is_open(k, keys)):
         _check_kind(key, keys[key], values.get(key))
     return raw
-
-# %% ../../../nbs/core/compose.ipynb #cb029016
-def _memory(overrides: list[str]) -> Path | None:
-    conf = project_root() / "conf"
-    files = {p.relative_to(conf).as_posix(): p.read_bytes() for p in sorted(conf.rglob("*.yaml"))}
-    if any(b"oc.env" in content for content in files.values()) or any("oc.env" in o for o in overrides):
-        return None
-    names = json.dumps([overrides, {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}])
-    return runs_folder() / "cache" / "config" / f"{hashlib.sha256(names.encode()).hexdigest()}.json"
-
-
-def _recall(memory: Path | None) -> dict[str, Any] | None:
-    try:
-        return cast(dict[str, Any], json.loads(memory.read_bytes())) if memory else None
-    except (OSError, ValueError):
-        return None
-
-
-def _remember(memory: Path | None, raw: dict[str, Any]) -> None:
-    if memory is None or memory.exists():
-        return
-    part = memory.with_suffix(f".{os.getpid()}.part")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(raw))
-        part.replace(memory)
-    except (OSError, TypeError):  # nowhere to write to, or a value that JSON does not know: Hydra composes again
-        with suppress(OSError):
-            part.unlink()
 
 # %% ../../../nbs/core/compose.ipynb #67a09815
 def _parse(text: str) -> "Override":
@@ -133,27 +111,47 @@ def _check_choice(override: "Override") -> None:
         )
 
 
-def _check_key(key: str, keys: Mapping[str, Any]) -> None:
-    if not any(k == key or k.startswith(key + ".") for k in keys):
-        groups = [f.name for f in (project_root() / "conf").iterdir() if f.is_dir()]
-        known = {*groups, *keys, *(k.rsplit(".", n)[0] for k in keys for n in range(1, k.count(".") + 1))}
-        raise UserError(f"there is no configuration key {key!r}.{nearest(key, known)}", fix="see the files in conf/")
-
-
-def _hydra(overrides: Iterable["Override"]) -> dict[str, Any]:
+def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    ConfigStore.instance().store("notebento", plain(Config()))
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
-            composed = hydra_compose("config", [str(o.input_line) for o in overrides])
+            composed = hydra_compose("config", list(overrides))
             raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as e:
             raise UserError(f"conf/ does not compose: {e}", fix="the file and the key are in the message") from e
     return cast(dict[str, Any], raw)
+
+# %% ../../../nbs/core/compose.ipynb #9aa40d1d
+def _override_line(override: "Override", keys: Mapping[str, Any]) -> str:
+    """The override for Hydra. Raises `UserError` when its key exists neither in `keys` nor in a class they name."""
+    key, line = override.key_or_group, str(override.input_line)
+    if any(k == key or k.startswith(key + ".") for k in keys):
+        return line
+    groups = [f.name for f in (project_root() / "conf").iterdir() if f.is_dir()]
+    known = {*groups, *keys, *(k.rsplit(".", n)[0] for k in keys for n in range(1, k.count(".") + 1))}
+    parents = [key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)]
+    for node in (p for p in parents if f"{p}._target_" in keys):
+        fields = {f"{node}.{name}" for name in _fields(str(keys[f"{node}._target_"]))}
+        if key in fields and not override.is_delete():
+            return f"+{line}"
+        known |= fields
+    raise UserError(f"there is no configuration key {key!r}.{nearest(key, known)}", fix="notebento config shows all")
+
+
+def _fields(target: str) -> list[str]:
+    """The fields of a class by its dotted name; none of what cannot be imported."""
+    module, _, name = target.rpartition(".")
+    try:
+        return list(signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
 
 # %% ../../../nbs/core/compose.ipynb #86a3a0e7
 def combinations(overrides: Iterable[str]) -> list[list[str]]:
