@@ -212,7 +212,7 @@ import sys
 import msgspec, polars as pl
 from datetime import datetime
 from notebento.core.config import StoreConfig
-from notebento.online.layout import time_of
+from notebento.core.clock import from_microseconds
 from notebento.online.store import FeatureStore, as_told
 from test_views import START, toy_views
 config, table = msgspec.json.decode(sys.argv[1], type=StoreConfig), pl.read_parquet(sys.argv[2])

@@ -515,13 +515,13 @@ def materialize(
     as_json: AsJson = False,
 ) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
-    from notebento.online.layout import moment
+    from notebento.core.clock import utc
     from notebento.online.store import FeatureStore, snapshot, views_of
 
     config = compose(overrides or [])
     views = views_of(build(config.features))
     now = datetime.now(UTC)
-    until = moment(as_of or config.data.as_of or now.isoformat())
+    until = utc(as_of or config.data.as_of or now.isoformat())
     if until > now:
         raise UserError(f"{until:%Y-%m-%d %H:%M} UTC has not come yet", fix="--as-of takes a time until now")
     with FeatureStore.open(views, config.store) as store, _bar(None if fresh else store.clock, until, as_json) as watch:
@@ -584,13 +584,13 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """The looked-up features of one record, whose fields are options: --origin JFK --carrier DL …"""
-    from notebento.online.layout import moment
+    from notebento.core.clock import utc
     from notebento.online.store import FeatureStore, asked_at, views_of
 
     given, overrides = _fields(context.args)
     config = compose(overrides)
     views = views_of(build(config.features))
-    now = moment(at or datetime.now(UTC).isoformat())
+    now = utc(at or datetime.now(UTC).isoformat())
     record = {name: _value(views, name, text) for name, text in given.items()}
     lead, time_column = timedelta(hours=config.data.lead_hours), config.data.time
     if time_column and time_column not in record:
@@ -630,7 +630,7 @@ def check_features(
 
     Exit status: 0 all are the same, 1 some are not.
     """
-    from notebento.online.layout import moment
+    from notebento.core.clock import utc
     from notebento.online.parity import check, require_parity
     from notebento.online.store import snapshot, views_of
     from notebento.features.schema import rows_of
@@ -638,7 +638,7 @@ def check_features(
 
     config = compose([*(overrides or []), *([f"store={backend}"] if backend else [])])
     views, steps = views_of(build(config.features)), timedelta(microseconds=microseconds(step))
-    begin, until = moment(start), moment(end)
+    begin, until = utc(start), utc(end)
     with _bar(begin, until, as_json) as watch:
         tables = snapshot(config.data)
         rows = rows_of(tables, config.data)
@@ -693,7 +693,7 @@ def _fields(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _value(views: Any, name: str, text: str) -> Any:
     from notebento.core.errors import nearest
-    from notebento.online.layout import moment
+    from notebento.core.clock import utc
 
     if name not in views.record:
         raise UserError(
@@ -702,7 +702,7 @@ def _value(views: Any, name: str, text: str) -> Any:
         )
     kind = views.record[name].type
     try:
-        return moment(text) if kind == "datetime" else float(text) if kind == "number" else text
+        return utc(text) if kind == "datetime" else float(text) if kind == "number" else text
     except ValueError as e:
         raise UserError(f"--{name} {text!r} is not a {kind}", fix="for example 7, or 2013-11-01T12:00:00Z") from e
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
+from ..core.clock import utc
 from ..core.config import ColumnContract, DataConfig, TableContract, build
 from ..core.errors import UserError, nearest
-from .contract import instant, keep, kind_of, need, refuse
+from .contract import keep, kind_of, need, refuse
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Snapshot:
 
 def take(data: DataConfig) -> Snapshot:
     """Take the snapshot that `data` describes. Raises `UserError` for data that nothing can be learned from."""
-    as_of = instant(data.as_of) if data.as_of else None
+    as_of = utc(data.as_of) if data.as_of else None
     source: Source = build(data.source)
     raw = dict(source.read(as_of))
     if data.table not in raw:

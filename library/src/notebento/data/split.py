@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError
-from .contract import instant
 from .snapshot import span
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def share_edges(data: DataConfig) -> list[float]:
 def time_edges(data: DataConfig, times: pl.Series) -> list[str]:
     """When the parts begin, and when the last one ends, in ISO 8601."""
     times = times.sort()
-    end = instant(data.as_of) if data.as_of else times[-1] + dt.timedelta(microseconds=1)
+    end = utc(data.as_of) if data.as_of else times[-1] + dt.timedelta(microseconds=1)
     if data.validation_months is None or data.test_months is None:
         cuts = [times[int(share * len(times))] for share in share_edges(data)[1:3]]
     else:
@@ -69,7 +69,7 @@ def split_of(rows: pl.DataFrame, split: Mapping[str, Any], labelled: bool = True
     if labelled:
         rows = rows.filter(pl.col(split["target"]).is_not_null())
     place = rows[split["by"]] if split["by"] else place_of(rows, split["key"])
-    bounds = {part: [instant(b) if split["by"] else b for b in split[part]] for part in PARTS}
+    bounds = {part: [utc(b) if split["by"] else b for b in split[part]] for part in PARTS}
     return {part: rows.filter(place.is_between(low, high, closed="left")) for part, (low, high) in bounds.items()}
 
 

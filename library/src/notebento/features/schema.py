@@ -9,13 +9,14 @@ __all__ = ['Kind', 'TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Part', 'Field', 'About'
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
 import polars as pl
 
+from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
 from .asof import AGES, AT_ONCE, LINE, look_up, only_whole
@@ -299,14 +300,9 @@ def typed(records: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> pl.DataFra
 
 def _moments(texts: pl.Series) -> pl.Series:
     try:
-        return pl.Series(texts.name, [text and _utc(text) for text in texts], TYPES["datetime"])
-    except ValueError as e:
-        raise UserError(f"{texts.name}: {e}", fix="send times in ISO 8601: 2013-11-01T12:00:00Z") from e
-
-
-def _utc(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return pl.Series(texts.name, [text and utc(text) for text in texts], TYPES["datetime"])
+    except UserError as e:
+        raise UserError(f"{texts.name}: {e.message}", fix="send times in ISO 8601: 2013-11-01T12:00:00Z") from e
 
 # %% ../../../nbs/features/schema.ipynb #a2b5b941
 class Options(msgspec.Struct, frozen=True, kw_only=True):

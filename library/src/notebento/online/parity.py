@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from ..core.clock import to_microseconds
 from ..core.config import StoreConfig
 from ..core.errors import GateError, UserError
 from ..features.schema import FeatureSet, seen_before
 from ..features.views import Tables
-from .layout import instant
 from .store import FeatureStore, Materializer, Watch
 
 # %% ../../../nbs/online/parity.ipynb #13a5ed91
@@ -73,7 +73,7 @@ def check(
                 feed = Materializer(store).feed(tables, start, end)
                 for after in pl.datetime_range(start, end, step, closed="left", eager=True):
                     until = min(after + step, end)
-                    told += store._write(feed.until(instant(until)), instant(until)).rows
+                    told += store._write(feed.until(to_microseconds(until)), to_microseconds(until)).rows
                     part = asked.filter(pl.col("predict_at") > after, pl.col("predict_at") <= until)
                     if len(part):
                         looked = store.reader(part.select(*features.record, "predict_at").to_dicts())

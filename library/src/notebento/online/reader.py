@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from ..core.clock import to_microseconds, utc
 from ..core.config import StoreConfig
 from ..core.errors import UserError
 from ..features.asof import AGES, MINUTE, halved
 from ..features.schema import derive, reach
 from ..features.views import Aggregate, Moment, View, microseconds
 from .backends import FOREVER, Key, OnlineStore
-from .layout import Layout, Line, Story, entity, instant, unpack
+from .layout import Layout, Line, Story, entity, unpack
 
 # %% ../../../nbs/online/reader.ipynb #7b1ac2eb
 Step = tuple[int, int]  # so much before the end, or so many half-lives of that length
@@ -308,12 +309,11 @@ class Questions:
 
     def of(self, record: Mapping[str, Any]) -> Asked:
         """What one record asks, with its derived columns."""
-        try:
-            times = [instant(record[column]) for column in self.columns]
-        except (AttributeError, KeyError) as e:
-            without = [repr(c) for c in self.columns if not isinstance(record.get(c), datetime | str)]
+        given = [record.get(column) for column in self.columns]
+        if without := [repr(c) for c, t in zip(self.columns, given, strict=True) if not isinstance(t, datetime | str)]:
             problem = f"a record has no time in {' and '.join(without)}"
-            raise UserError(problem, fix="send it: the windows of some features end there") from e
+            raise UserError(problem, fix="send it: the windows of some features end there")
+        times = [to_microseconds(utc(time)) for time in given]
         keys = [entity([record.get(name) for name in by]) or b"" for by in self.entities]
         return Asked(times[0], keys, [times[i] // floor * floor + plus for i, floor, plus in self.ends], [])
 

@@ -7,15 +7,15 @@ __all__ = ['WHOLE', 'READ_AS', 'RowError', 'read_as', 'Rule', 'rules', 'RowReade
 
 # %% ../../../nbs/online/rows.ipynb #6a004155
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import polars as pl
 
+from ..core.clock import utc
 from ..core.config import TableContract
 from ..core.errors import UserError
-from ..data.contract import instant
 from ..data.snapshot import Contracts, contract_of
 from ..features.views import Table
 from .store import FeatureStore
@@ -57,7 +57,7 @@ def rules(contract: TableContract, table: Table, types: Mapping[str, pl.DataType
     found = []
     for name in types.keys() & contract.columns.keys():
         rule, column = contract.columns[name], pl.col(name)
-        limit = instant if types[name].is_temporal() else lambda value: value
+        limit = utc if types[name].is_temporal() else lambda value: value
         if not rule.nullable and name not in table.later:
             found.append(Rule(name, column.is_null(), "is null"))
         if rule.min is not None:
@@ -97,8 +97,10 @@ class RowReader:
             row = self._decoder.decode(body)
             for name in self._times:
                 if (moment := getattr(row, name)) is not None:
-                    setattr(row, name, moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as e:
+                    setattr(row, name, utc(moment))
+        except UserError as e:
+            raise self._explain(e.message, place) from e
+        except (msgspec.MsgspecError, ValueError, RecursionError) as e:
             raise self._explain(str(e), place) from e
         return row
 

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from ..core.artifacts import Manifest
+from ..core.clock import from_microseconds, to_microseconds
 from ..core.compose import runs_folder
 from ..core.config import DataConfig, StoreConfig, plain
 from ..core.errors import UserError, nearest
@@ -26,7 +27,7 @@ from ..features.schema import TYPES, FeatureSet, typed
 from ..features.views import Table, Tables, masked_at
 from .backends import FOREVER, OnlineStore, RedisStore, SqliteStore, State, StoreError
 from .deltas import Applied, Row
-from .layout import Layout, instant, pack, time_of
+from .layout import Layout, pack
 from .reader import Clock, Looked, Reader
 from .writer import Writer
 
@@ -103,7 +104,7 @@ class Materializer:
             applied = self.owner._write(feed.until(until), until)
             done.rows, done.states = done.rows + applied.rows, done.states + applied.states
             if watch:
-                watch(max(began, time_of(until)))
+                watch(max(began, from_microseconds(until)))
         return done
 
     def feed(self, tables: Tables, after: datetime, until: datetime) -> "Feed":
@@ -118,7 +119,7 @@ class Materializer:
             before = as_told(table, rows.filter(news), None, after).with_columns(_moment=latest)
             parts = [before, as_told(table, rows, after, until)]
             found[name] = pl.concat(parts, how="vertical_relaxed").sort("_moment", maintain_order=True).collect()
-        return Feed(found, self.owner.reader.types, instant(until))
+        return Feed(found, self.owner.reader.types, to_microseconds(until))
 
     def _entities(self, types: Mapping[str, Mapping[str, pl.DataType]]) -> None:
         """Raises `UserError` when views tell entities apart by what a record cannot name."""
@@ -143,7 +144,7 @@ class Materializer:
 
     def _first(self, tables: Tables, types: Mapping[str, Mapping[str, pl.DataType]], as_of: datetime) -> Progress:
         """Fill an empty store. It is visible when everything is in it: its clock is written last."""
-        layout, until, done = self.layout, instant(as_of), Progress(as_of, None)
+        layout, until, done = self.layout, to_microseconds(as_of), Progress(as_of, None)
         self._put(
             [(layout.types, 0, pack({n: {c: str(k.base_type()) for c, k in of.items()} for n, of in types.items()}))]
         )
@@ -271,8 +272,12 @@ class FeatureStore:
         `StoreError` when the backend cannot be written for `store.retry_s`.
         """
         physical = as_kept(table, rows, self.reader.types)
-        times = [instant(at)] * len(rows) if isinstance(at, datetime) else [instant(moment) for moment in at]
-        return self._write({table: list(zip(times, physical, strict=True))}, None)
+        times = (
+            [to_microseconds(at)] * len(rows)
+            if isinstance(at, datetime)
+            else [to_microseconds(moment) for moment in at]
+        )
+        return self._write({table: list(zip(map(to_microseconds, moments), physical, strict=True))}, None)
 
     def materialize(self, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False) -> Progress:
         """Bring the store to what `tables` tell as of a time, from where it stopped, or `fresh` from nothing.
@@ -283,7 +288,7 @@ class FeatureStore:
 
     def advance(self, now: datetime) -> Applied:
         """Move the clock: what has become known by itself until `now` is put in."""
-        return self._write({}, instant(now))
+        return self._write({}, to_microseconds(now))
 
     def _write(self, rows: Mapping[str, Sequence[tuple[int, list[Any]]]], now: int | None) -> Applied:
         """Try until it is written: others write too, and a server may be away for a while."""
@@ -304,7 +309,7 @@ class FeatureStore:
     def clock(self) -> datetime | None:
         """Everything that became known until then is in the store; None before it is materialized."""
         found = self.reader.clock()
-        return time_of(found.clock) if found else None
+        return from_microseconds(found.clock) if found else None
 
 # %% ../../../nbs/online/store.ipynb #7047a06f
 def snapshot(data: DataConfig) -> dict[str, pl.DataFrame]:

@@ -24,6 +24,7 @@ import msgspec
 import polars as pl
 
 from ..core.artifacts import load, save
+from ..core.clock import from_microseconds, utc
 from ..core.compose import runs_folder
 from ..core.errors import NotebentoError, UserError, nearest
 from ..data.snapshot import Contracts
@@ -52,9 +53,7 @@ def moment_of(at: int | datetime | None, sent: datetime) -> datetime:
     """When a message was true."""
     if at is None:
         return sent
-    if isinstance(at, int):
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return from_microseconds(at) if isinstance(at, int) else utc(at)
 
 # %% ../../../nbs/online/stream.ipynb #14b43041
 class Lag(msgspec.Struct):

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from ..core.artifacts import load
+from ..core.clock import utc
 from ..core.compose import runs_folder
 from ..core.config import Config, build
 from ..core.html import Html, joined, page, tag
@@ -22,7 +23,6 @@ from ..evaluation.ablation import importance, targets, training
 from ..features.expectations import Expectation, Unexpected, expectations, too_old, unexpected
 from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
-from ..online.layout import moment
 from ..online.store import snapshot
 from .registry import Registry
 
@@ -228,7 +228,7 @@ def gather(config: Config, rows: int = 2000) -> Catalogue:
         about.append(
             f"Importance: growth of {champion}'s {kind} on {len(sample)} validation rows when the column is shuffled."
         )
-    wrong, as_of = unexpected(parts["train"], expected), moment(config.data.as_of) if config.data.as_of else _now()
+    wrong, as_of = unexpected(parts["train"], expected), utc(config.data.as_of) if config.data.as_of else _now()
     stale = too_old(features, newest(features, snapshot(config.data), as_of), as_of)
     about += [f"Stale: {table}, {why}." for table, why in stale.items()]
     listed = entries(features, expected, parts["train"], importances, versions)

@@ -12,11 +12,12 @@ from datetime import datetime
 import msgspec
 
 from ..core.artifacts import load
+from ..core.clock import from_microseconds
 from ..core.compose import runs_folder
 from ..core.config import Config
 from ..core.errors import UserError
 from ..online.backends import OnlineStore
-from ..online.layout import CLOCK, definition_of, time_of
+from ..online.layout import CLOCK, definition_of
 from ..online.reader import Clock
 from .registry import Registry, Version, reigns
 
@@ -72,7 +73,7 @@ def definitions(store: OnlineStore, needed: dict[str, list[str]]) -> list[Defini
         Definition(
             name,
             *held.get(bytes.fromhex(name), (0, 0)),
-            time_of(msgspec.msgpack.decode(clock, type=Clock).clock) if clock else None,
+            from_microseconds(msgspec.msgpack.decode(clock, type=Clock).clock) if clock else None,
             needed.get(name, []),
         )
         for name, clock in zip(names, clocks, strict=True)

@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from ..core.clock import utc
 from ..core.errors import UserError, nearest
 from ..models.bundle import Field, Signature
 
@@ -90,10 +91,9 @@ def times_to_utc(records: Sequence[Any], name: str, attribute: str) -> None:
     for i, record in enumerate(records):
         if isinstance(moment := getattr(record, attribute), datetime):
             try:
-                utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-            except OverflowError as e:
+                setattr(record, attribute, utc(moment))
+            except UserError as e:
                 raise RequestError(422, f"'{name}' is too far away", i, name) from e
-            setattr(record, attribute, utc)
 
 # %% ../../../nbs/serving/request.ipynb #1642545b
 AT = Field("datetime", required=False)
