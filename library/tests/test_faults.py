@@ -85,7 +85,7 @@ def check_cache(toy: Toy) -> None:
     for record in (toy.runs / "cache/records").glob("*/[!.]*.record"):
         found = Cache(toy.runs / "cache").find(record.parent.name, record.stem)
         assert found and found.parts.key == record.stem
-        assert not any(Cache(toy.runs / "cache").damaged(kept) for kept in found.kept().values())
+        assert not any(Cache(toy.runs / "cache").is_damaged(kept) for kept in found.kept().values())
 
 
 def undisturbed(toy: Toy) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from notebento.core.config import StageConfig
 from notebento.core.errors import UserError
-from notebento.core.artifacts import Manifest, aside, digest, load, save
+from notebento.core.artifacts import Manifest, atomic_write, digest, load, save
 from notebento.core.stage import ancestors, order
 
 
@@ -49,8 +49,8 @@ def test_an_unchanged_artifact_is_not_replaced(tmp_path: Path) -> None:
 def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     save(tmp_path / "a.json", [1])
     code = (
-        "import sys, time; from pathlib import Path; from notebento.core.artifacts import aside\n"
-        "with aside(Path(sys.argv[1])) as p:\n    p.write_text('[1, 2'); print('half', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from notebento.core.artifacts import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as p:\n    p.write_text('[1, 2'); print('half', flush=True); time.sleep(60)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a.json")], stdout=subprocess.PIPE)
     assert writer.stdout and writer.stdout.readline() == b"half\n"
@@ -61,7 +61,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     def fill() -> None:
-        with aside(tmp_path / "big.bin") as part:
+        with atomic_write(tmp_path / "big.bin") as part:
             part.write_bytes(b"half")
             with open("/dev/full", "wb", buffering=0) as full:
                 full.write(b"the other half")
@@ -81,7 +81,7 @@ def test_a_folder_is_replaced_by_a_folder_and_never_by_a_file(tmp_path: Path) ->
         with pytest.raises(UserError, match="is a folder, and a file would replace it"):
             save(folder, "a page")
     assert [p.name for p in tmp_path.rglob("*")] == ["kept", "a.txt"]
-    with aside(kept) as part:
+    with atomic_write(kept) as part:
         part.mkdir()
         (part / "b.txt").write_text("b")
     assert [p.name for p in tmp_path.rglob("*")] == ["kept", "b.txt"]

@@ -41,8 +41,8 @@ from notebento.core.artifacts import (
 from ..core.compose import compose, project_root, runs_folder, stage_config
 from ..core.config import Config, RegistryConfig, plain
 from ..core.errors import NotebentoError, UserError, nearest
-from ..core.stage import LEFT, ancestors, given, needs
-from .cache import Cache, Kept, Record, copy, lock
+from ..core.stage import SIDE_EFFECTS, ancestors, given, needs
+from .cache import Cache, CachedArtifact, Record, copy, lock
 from .engine import Engine, Job, Local
 from .keys import Parts, Project, chosen, export_outdated, parts, sources, why
 from .rendering import render
@@ -180,14 +180,14 @@ def champion_bundle(registry: RegistryConfig) -> Path | None:
 
 # %% ../../../nbs/pipeline/runner.ipynb #897206b8
 def find(run: Run, stage: str, key: str) -> Record | None:
-    """The usable record of `stage` under `key`; what is damaged is noted and removed."""
+    """The usable record of `stage` under `key`; what is damaged is noted."""
     if stage in run.forced or None in run.config.pipeline.stages[stage].files:
         return None
     record = run.cache.find(stage, key)
     if record is None:
         return None
-    run.damaged[stage] = [name for name, kept in record.kept().items() if run.cache.damaged(kept)]
-    gone = run.damaged[stage] or [path for path in record.left if not (runs_folder() / path).exists()]
+    run.damaged[stage] = [name for name, kept in record.kept().items() if run.cache.is_damaged(kept)]
+    gone = run.damaged[stage] or [path for path in record.side_effects if not (runs_folder() / path).exists()]
     return None if gone else record
 
 
@@ -288,7 +288,7 @@ def begin(run: Run, stage: str, now: Parts) -> Job:
         remove(run.cache.work(now.key))
     work.parent.mkdir(parents=True, exist_ok=True)
     work.symlink_to(run.cache.work(now.key))
-    remove(work / LEFT)  # of a try that was cut off
+    remove(work / SIDE_EFFECTS)  # of a try that was cut off
     _drop(run, stage)
     run.save()
     notebook = str(run.project.root / "nbs" / declared.notebook)
@@ -315,15 +315,15 @@ def finish(run: Run, stage: str, now: Parts, seconds: float) -> None:
         kept[artifact] = run.cache.put(path, compared=artifact in declared.outputs)
     notebook = run.cache.put(run.folder / "notebooks" / f"{stage}.ipynb", own=False)
     work = run.folder / "work" / stage
-    left = load(work / LEFT) if (work / LEFT).exists() else []
-    found = Record(now, run.manifest.run_id, round(seconds, 3), kept, notebook, _keep_code(run, stage), left)
+    side_effects = load(work / SIDE_EFFECTS) if (work / SIDE_EFFECTS).exists() else []
+    found = Record(now, run.manifest.run_id, round(seconds, 3), kept, notebook, _keep_code(run, stage), side_effects)
     run.cache.keep(found)
     take(run, stage, found, cached=False)
     work.unlink()
     run.cache.work(now.key).rename(work)
 
 
-def _keep_code(run: Run, stage: str) -> Kept:
+def _keep_code(run: Run, stage: str) -> CachedArtifact:
     """Keep the cells behind the key, and the lock, so that a later run can say what changed."""
     if (file := project_root() / "requirements.lock").exists():
         run.cache.put(file, own=False)
@@ -339,8 +339,10 @@ def distrust(run: Run, stage: str) -> list[str]:
     for maker in needs(run.config.pipeline.stages, stage):
         record = run.manifest.stages[maker]
         found = run.cache.find(maker, record.key) if record.cached else None
-        damaged = [run.cache.damaged(kept, every_byte=True) for kept in found.artifacts.values()] if found else []
-        if any(damaged):
+        damaged = [a for a in found.artifacts.values() if run.cache.is_damaged(a, every_byte=True)] if found else []
+        for artifact in damaged:
+            run.cache.evict(artifact)
+        if damaged:
             broken.append(maker)
             run.manifest.stages[maker] = StageRecord(record.notebook)
     return broken

@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from scipy.optimize import minimize_scalar
 
-from ..core.artifacts import aside
+from ..core.artifacts import atomic_write
 from ..core.config import TrainerConfig, build, convert, plain
 from ..core.errors import NotebentoError, UserError, nearest
 from ..core.stage import Stage
@@ -188,7 +188,7 @@ def worker(run_dir: str) -> None:
     fitted = fit_here(job, sys.stdout)
     if os.environ["LOCAL_RANK"] == "0":
         result = Path(job.work) / "fitted"
-        with aside(result) as folder:
+        with atomic_write(result) as folder:
             folder.mkdir()
             fitted.save(folder)
             (folder / "history.json").write_text(json.dumps(list(fitted.history)))
@@ -201,7 +201,7 @@ def _job_file(run_dir: str) -> Path:
 def _fit_in_processes(job: Job, stream: TextIO | None) -> Fitted:
     result = Path(job.work) / "fitted"
     shutil.rmtree(result, ignore_errors=True)
-    with aside(_job_file(job.run_dir)) as file:
+    with atomic_write(_job_file(job.run_dir)) as file:
         file.write_bytes(msgspec.json.encode(job))
     supervise(torchrun(job), stream, job.threads // job.trainer.devices)
     fitted = load(result)
