@@ -272,11 +272,7 @@ class FeatureStore:
         `StoreError` when the backend cannot be written for `store.retry_s`.
         """
         physical = as_kept(table, rows, self.reader.types)
-        times = (
-            [to_microseconds(at)] * len(rows)
-            if isinstance(at, datetime)
-            else [to_microseconds(moment) for moment in at]
-        )
+        moments = [at] * len(rows) if isinstance(at, datetime) else at
         return self._write({table: list(zip(map(to_microseconds, moments), physical, strict=True))}, None)
 
     def materialize(self, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False) -> Progress:
