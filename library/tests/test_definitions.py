@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_store import HOUR, START, busy_table, redis, settings_of  # noqa: F401 (a fixture)
-from test_views import toy_views
+from histories import toy_views
 
 from notebento.online.backends import SqliteStore, StoreError
 from notebento.core.compose import compose

@@ -21,7 +21,7 @@ import pytest
 from conftest import absent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_views import (
+from histories import (
     START,
     TIME,
     corrected_table,
@@ -214,7 +214,7 @@ from datetime import datetime
 from notebento.core.config import StoreConfig
 from notebento.core.clock import from_microseconds
 from notebento.online.store import FeatureStore, as_told
-from test_views import START, toy_views
+from histories import START, toy_views
 config, table = msgspec.json.decode(sys.argv[1], type=StoreConfig), pl.read_parquet(sys.argv[2])
 part, parts, size = map(int, sys.argv[3:6])
 with FeatureStore.open(toy_views(), config) as store:
@@ -360,7 +360,7 @@ from notebento.core.config import StoreConfig
 from notebento.online.backends import StoreError
 from notebento.online.store import FeatureStore
 from test_store import busy_table
-from test_views import START, toy_views
+from histories import START, toy_views
 from datetime import timedelta
 config = msgspec.json.decode(sys.argv[1], type=StoreConfig)
 with FeatureStore.open(toy_views(), config) as store:
