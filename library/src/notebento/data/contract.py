@@ -47,7 +47,7 @@ def kind_of(name: str, dtype: pl.DataType) -> str:
         f"column '{name}' holds {dtype}, which a table cannot", fix=f"data.exclude=[{name}], or spread it out"
     )
 
-
+# %% ../../../nbs/data/contract.ipynb #a43d796c
 def as_kind(name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
     """The column `name` as `kind`; null where that is impossible."""
     column = pl.col(name)
@@ -177,7 +177,7 @@ def refuse(table: str, rows: int, rejects: pl.DataFrame, contract: TableContract
         fix=FIXES.get(worst.rpartition("|")[2], "correct the source or the contract") + "; or raise data.max_rejected",
     )
 
-
+# %% ../../../nbs/data/contract.ipynb #30480bac
 def explain(rule: str, contract: TableContract) -> str:
     """A rule of dataframely's in words."""
     name, _, check = rule.rpartition("|")

@@ -129,7 +129,7 @@ def leaks(
     found = [(name, _strength(rows[name], answer, task)) for name in columns]
     return sorted([(name, s) for name, s in found if s > limit], key=lambda leak: (-leak[1], leak[0]))
 
-
+# %% ../../../nbs/data/split.ipynb #490c5017
 def _strength(column: pl.Series, answer: np.ndarray, task: str) -> float:
     guess = _guess(_codes(column), answer)
     if task == "multiclass":
