@@ -1,0 +1,50 @@
+"""How a command ends that cannot do what it was asked: a message and an exit status.
+
+0 done, 1 a check or a gate said no, 2 the user's input is wrong, 3 something broke, 130 interrupted, 143 terminated.
+"""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperGroup
+
+from notebento.cli.options import err, shown
+from notebento.core.compose import runs_folder
+from notebento.core.errors import NotebentoError
+
+BROKEN = NotebentoError.exit_status
+
+
+class Commands(TyperGroup):
+    """Commands whose errors are messages. Typer itself would end without a word when one is interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except NotebentoError as e:
+            for message in (e, *getattr(e, "__notes__", ())):
+                err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+            ctx.exit(e.exit_status)
+        except KeyboardInterrupt as e:
+            err.print("interrupted: what is finished stays, and the same command continues", highlight=False)
+            ctx.exit(130 if type(e) is KeyboardInterrupt else 143)  # of the interrupt key, of SIGTERM
+
+
+def report_crash(error: Exception) -> int:
+    """Say on standard error what broke, and where its traceback is; returns the exit status."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        place = runs_folder() / "logs" / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}.log"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"{' '.join(sys.argv)}\n{Path.cwd()}\n\n{text}", encoding="utf-8")
+    except (NotebentoError, OSError):  # outside of a project, or nowhere to write to
+        sys.stderr.write(text)
+        return BROKEN
+    what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    err.print(f"error: {what}\n  traceback: {shown(place)}", markup=False, highlight=False, soft_wrap=True)
+    return BROKEN
