@@ -434,7 +434,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 def latency(folder: Path, tables: Tables, start: datetime) -> None:
-    """From a message in a Redis Stream to features that know of it; `notebento features follow` is another process."""
+    """From a message in a Redis Stream to features that know of it; `notebento features ingest` is another process."""
     if shutil.which("redis-server") is None:
         print("updates: from event to readable is skipped, redis-server is not on this machine")
         return
@@ -445,7 +445,7 @@ def latency(folder: Path, tables: Tables, start: datetime) -> None:
         config = settings(folder, "redis", url)
         with FeatureStore.open(flights, config) as store:
             store.materialize(recent, start)
-            command = [sys.executable, "-m", "notebento", "features", "follow", "--from", f"{url}?stream=bench"]
+            command = [sys.executable, "-m", "notebento", "features", "ingest", "--from", f"{url}?stream=bench"]
             overrides = ["store=redis", f"store.url={url}", f"store.name={config.name}", "data.as_of=null"]
             process = subprocess.Popen([*command, *overrides], stdout=subprocess.DEVNULL)
             try:

@@ -148,13 +148,13 @@ def write(file: Path, messages: list[dict]) -> None:
 
 @contextmanager
 def follower(folder: Path, config: StoreConfig, *more: str):
-    """`notebento features follow` as a process."""
+    """`notebento features ingest` as a process."""
     command = [
         sys.executable,
         "-m",
         "notebento",
         "features",
-        "follow",
+        "ingest",
         "--json",
         "--claim-after",
         "0.2",
@@ -357,7 +357,7 @@ def test_a_server_that_is_not_there_is_said(tmp_path):
 
 def test_the_command_says_what_it_lacks(tmp_path):
     environment = os.environ | {"NOTEBENTO_RUNS": str(tmp_path)}
-    command = [sys.executable, "-m", "notebento", "features", "follow"]
+    command = [sys.executable, "-m", "notebento", "features", "ingest"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, "where do the messages come from?\n  fix: --from FOLDER" in done.stderr) == (2, True)
     (tmp_path / "in").mkdir()

@@ -196,8 +196,8 @@ def lock(path: Path, shared: bool = False) -> Callable[[], None] | None:
     return lambda: os.close(held)
 
 # %% ../../../nbs/pipeline/cache.ipynb #b8cdd2a0
-def collect_garbage(cache: Cache, keys: Collection[str]) -> tuple[int, int]:
-    """Remove what belongs to none of `keys`. Returns how many files went, and their bytes.
+def collect_garbage(cache: Cache, keys: Collection[str], dry_run: bool = False) -> tuple[int, int]:
+    """Remove what belongs to none of `keys`. Returns how many files went, or would go in a dry run, and their bytes.
 
     Raises `UserError` while a run is going on.
     """
@@ -207,11 +207,12 @@ def collect_garbage(cache: Cache, keys: Collection[str]) -> tuple[int, int]:
     try:
         gone = _unused(cache.folder, keys)
         size = sum(p.stat().st_size for p in gone)
-        for path in gone:
-            path.unlink()
-        for work in cache.folder.glob("work/*"):
-            if work.name not in keys:
-                shutil.rmtree(work)
+        if not dry_run:
+            for path in gone:
+                path.unlink()
+            for work in cache.folder.glob("work/*"):
+                if work.name not in keys:
+                    shutil.rmtree(work)
         return len(gone), size
     finally:
         release()

@@ -204,27 +204,30 @@ def compared(a: Manifest, a_dir: Path, b: Manifest, b_dir: Path) -> Iterator[Ver
             yield Verdict(name, "different", first_difference(a_dir / artifact.path, b_dir / made[name].path))
 
 # %% ../../../nbs/pipeline/history.ipynb #cf5238ba
-def clean(keep: int | None = None) -> tuple[list[str], int, int]:
+def clean(keep: int | None = None, dry_run: bool = False) -> tuple[list[str], int, int]:
     """Remove all runs but the newest `keep`, and from the cache what belongs to no run.
 
     A run that is going on, one in a folder with a name of its own, and one that made a registered version stay.
-    Returns the runs that went, and the number and bytes of the files that went from the cache.
+    Returns the runs that went, or would go in a dry run, and the number and bytes of the files of the cache.
     """
     folder = runs_folder()
-    runs = [b for b in history(folder) if b.run_id[:8].isdigit()]
-    registered = _registered(folder)
-    old = (
-        [b.run_id for b in runs[keep:] if b.status != "running" and b.run_id not in registered]
-        if keep is not None
-        else []
-    )
-    for name in old:
-        remove(folder / name)
-    if (link := folder / "latest").is_symlink() and not link.exists():
-        link.unlink()
-    keys = {r.key for path in folder.glob("*/manifest.json") for r in Manifest.read(path.parent).stages.values()}
-    files, size = collect_garbage(Cache(folder / "cache"), keys)
+    old = [] if keep is None else _superseded(folder, keep)
+    if not dry_run:
+        for name in old:
+            remove(folder / name)
+        if (link := folder / "latest").is_symlink() and not link.exists():
+            link.unlink()
+    manifests = [p.parent for p in folder.glob("*/manifest.json") if p.parent.name not in old]
+    keys = {r.key for run_dir in manifests for r in Manifest.read(run_dir).stages.values()}
+    files, size = collect_garbage(Cache(folder / "cache"), keys, dry_run)
     return old, files, size
+
+
+def _superseded(folder: Path, keep: int) -> list[str]:
+    """The runs that are older than the newest `keep`, and may go."""
+    registered = _registered(folder)
+    runs = [b for b in history(folder) if b.run_id[:8].isdigit()]
+    return [b.run_id for b in runs[keep:] if b.status != "running" and b.run_id not in registered]
 
 
 def _registered(folder: Path) -> set[str]:

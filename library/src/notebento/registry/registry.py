@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEDGER', 'RECORDED', 'Metrics', 'Entry', 'Ledger', 'entry', 'reigns', 'content', 'version_name', 'Lineage', 'lineage',
            'Interval', 'Version', 'keep', 'recall', 'champion_of', 'find', 'registration', 'promotion', 'taking_back',
-           'Registry', 'champion_folder']
+           'Registry', 'Summary', 'overview', 'champion_folder']
 
 # %% ../../../nbs/registry/registry.ipynb #8b12f5a2
 import getpass
@@ -396,6 +396,29 @@ class Registry:
     def history(self) -> list[Entry]:
         """The whole ledger, oldest first."""
         return self.ledger.entries()
+
+# %% ../../../nbs/registry/registry.ipynb #e803e697
+class Summary(msgspec.Struct, frozen=True):
+    """What a list shows of a version."""
+
+    version: str
+    champion: bool
+    registered: str
+    run: str
+    test: dict[str, float | None]  # metric -> our model's value on the test part
+
+
+def overview(registry: Registry) -> list[Summary]:
+    """Every version, oldest first."""
+    champion = registry.champion()
+    return [
+        Summary(v.version, v.version == champion, v.registered, v.lineage.run, _ours(v.metrics))
+        for v in registry.versions()
+    ]
+
+
+def _ours(metrics: Metrics) -> dict[str, float | None]:
+    return {name: m.value for name, m in metrics.get("test", {}).get("notebento", {}).items()}
 
 # %% ../../../nbs/registry/registry.ipynb #0314c80a
 def champion_folder(config: RegistryConfig) -> Path | None:
