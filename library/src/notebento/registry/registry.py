@@ -30,6 +30,7 @@ from ..core.artifacts import Manifest, digest, save
 from ..core.compose import runs_folder
 from ..core.config import RegistryConfig
 from ..core.errors import GateError, NotebentoError, UserError, nearest
+from ..core.package import copy_package, package_digest, package_listing
 
 # %% ../../../nbs/registry/registry.ipynb #f825745a
 class Entry(msgspec.Struct, frozen=True):
@@ -191,15 +192,16 @@ def reigns(history: Iterable[Entry]) -> list[str]:
 RECORDED = ("export.json",)
 
 
-def content(bundle: Path) -> str:
-    """The digest of what decides a bundle's answers."""
+def content(bundle: Path, package: Path | None = None) -> str:
+    """The digest of what decides a bundle's answers: its files, and the project's package that feeds it."""
     files = sorted(p for p in bundle.rglob("*") if p.is_file() and p.name not in RECORDED)
     if not files:
         raise UserError(
             f"{bundle} is not a bundle: it holds no files", fix="give the folder 'model' of a run's artifacts"
         )
-    listing = "\n".join(f"{p.relative_to(bundle).as_posix()} {digest(p)}" for p in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
+    listing = [f"{p.relative_to(bundle).as_posix()} {digest(p)}" for p in files]
+    listing += [f"package/{line}" for line in package_listing(package)] if package else []
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
 def version_name(content_digest: str) -> str:
@@ -261,14 +263,18 @@ class Version(msgspec.Struct, frozen=True):
     comparison: dict[str, Any] = {}  # the difference to other models
     slices: dict[str, Any] = {}  # column -> the metrics where it has each of its values
     views: str = ""  # digest of the definitions by which its features are looked up, when it was registered
+    package: str = ""  # the name of the project's package that it carries; empty: none
+    package_digest: str = ""
 
 # %% ../../../nbs/registry/registry.ipynb #846c4a12
-def keep(store: Path, bundle: Path, new: Version) -> None:
-    """Copy `bundle` into the store as the version `new`; one that is there stays as it is."""
+def keep(store: Path, bundle: Path, new: Version, package: Path | None = None) -> None:
+    """Copy `bundle` and `package` into the store as the version `new`; one that is there stays as it is."""
     store.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=store))
     try:
         shutil.copytree(bundle, aside / "model")
+        if package:
+            copy_package(package, aside / "package")
         save(aside / "version.json", new)
         aside.chmod(0o755)
         aside.rename(store / new.version)
@@ -351,21 +357,31 @@ class Registry:
         return cls(folder / "versions", Ledger(config.url or f"sqlite:///{folder / 'ledger.db'}", config.ledger))
 
     def register(
-        self, bundle: Path, project: str, lineage: Lineage, metrics: Metrics, gate: dict[str, Any], **facts: Any
+        self,
+        bundle: Path,
+        project: str,
+        lineage: Lineage,
+        metrics: Metrics,
+        gate: dict[str, Any],
+        package: Path | None = None,
+        **facts: Any,
     ) -> Version:
         """Make the bundle a version, the champion if it is the first; a bundle that is one already stays what it is.
 
-        Raises `GateError` when the gate said no.
+        The version carries the project's `package`. Raises `GateError` when the gate said no, and `UserError` when the
+        package imports itself by its name.
         """
         if not gate["passed"]:
             reasons = "; ".join(gate.get("reasons", [])) or "no reasons given"
             raise GateError(
                 f"the gate said no: {reasons}", fix="see gate.json; improve the model, or change evaluate.gate"
             )
-        whole = content(bundle)
+        whole = content(bundle, package)
+        if package:
+            facts |= {"package": package.name, "package_digest": package_digest(package)}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         new = Version(version_name(whole), whole, project, now, lineage, metrics, gate, **facts)
-        keep(self.store, bundle, new)
+        keep(self.store, bundle, new, package)
         self.ledger.append(lambda history: registration(new.version, history))
         return self.version(new.version)
 
@@ -384,6 +400,11 @@ class Registry:
     def bundle(self, name: str) -> Path:
         """The bundle of a version: the folder with its graph."""
         return self.store / self.version(name).version / "model"
+
+    def package(self, name: str) -> Path | None:
+        """The project's package that a version carries; None when it carries none."""
+        version = self.version(name)
+        return self.store / version.version / "package" / version.package if version.package else None
 
     def promote(self, name: str, reason: str = "", approval: str = "") -> Entry:
         """Make the version `name` the champion. Raises `UserError` when it is already, or does not exist."""
