@@ -29,7 +29,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     high: float | None = None
     nulls: float | None = None  # largest share of rows without it
 
-
+# %% ../../../nbs/features/expectations.ipynb #4dcc1dbc
 def by_definition(view: View, aggregate: Aggregate, contracts: Contracts) -> Expectation:
     """What follows from how a feature is defined."""
     if aggregate.kind == "share":

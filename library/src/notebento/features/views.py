@@ -216,7 +216,7 @@ def share(value: str) -> Aggregate:
     """The share of events for which `value` is true; null without any."""
     return Aggregate("share", value)
 
-
+# %% ../../../nbs/features/views.ipynb #248853ad
 def minimum(value: str) -> Aggregate:
     """The least `value`; null without any."""
     return Aggregate("minimum", value)
@@ -295,12 +295,10 @@ class View:
             raise UserError(
                 f"a decayed mean of the {self.events.name} has no half-life", fix='give it windows such as "4h"'
             )
-        for value in (a.value for a in self.give.values() if a.value and a.value not in self.events.values):
-            known = self.events.values
-            raise UserError(
-                f"the {self.events.name} have no value {value!r}.{nearest(value, known)}",
-                fix=f"they have: {', '.join(known)}",
-            )
+        known = self.events.values
+        for value in (a.value for a in self.give.values() if a.value and a.value not in known):
+            problem = f"the {self.events.name} have no value {value!r}.{nearest(value, known)}"
+            raise UserError(problem, fix=f"they have: {', '.join(known)}")
 
     @property
     def whole(self) -> list[str]:
