@@ -473,12 +473,12 @@ def test_a_run_killed_while_it_starts_a_kernel_leaves_none_where_a_session_adopt
         stdin=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert session.stdin
-    until(lambda: processes(toy, "ipykernel_launcher"))
+    until(lambda: processes(toy, "launch_kernel"))
     session.stdin.write("x")
     session.stdin.flush()
     try:
         end = time.monotonic() + 8
-        while (left := processes(toy, "ipykernel")) and time.monotonic() < end:
+        while (left := processes(toy, "launch_kernel")) and time.monotonic() < end:
             time.sleep(0.1)
         assert left == []
     finally:

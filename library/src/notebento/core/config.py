@@ -16,11 +16,11 @@ import msgspec
 
 from .errors import UserError, nearest
 
-# %% ../../../nbs/core/config.ipynb #26e95a7b
+# %% ../../../nbs/core/config.ipynb #e58325e2
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A struct that cannot be changed and refuses what it does not know."""
+    """A struct that cannot be changed and refuses unknown fields."""
 
-# %% ../../../nbs/core/config.ipynb #cd3ab095
+# %% ../../../nbs/core/config.ipynb #db62a6b9
 class Node(Mapping[str, Any]):
     """A read-only mapping of plain values, nodes and tuples: configuration whose fields are the user's to define."""
 
@@ -45,7 +45,7 @@ def _node(value: Any) -> Any:
         return Node(value)
     return tuple(_node(v) for v in value) if isinstance(value, list | tuple) else value
 
-
+# %% ../../../nbs/core/config.ipynb #10178db8
 def plain(value: Any) -> Any:
     """Structs and nodes as dictionaries, lists and scalars, for files and for other libraries."""
     if isinstance(value, msgspec.Struct):
@@ -119,7 +119,7 @@ class ProjectConfig(Frozen, frozen=True):
 
     name: str = ""
 
-# %% ../../../nbs/core/config.ipynb #9eb16ef1
+# %% ../../../nbs/core/config.ipynb #2bdadb27
 class ColumnContract(Frozen, frozen=True):
     """What a column's values must be. What is left out is not checked."""
 
@@ -138,7 +138,7 @@ class TableContract(Frozen, frozen=True):
     columns: dict[str, ColumnContract] = {}
     rules: dict[str, str] = {}  # name -> a condition in SQL; null counts as met
 
-
+# %% ../../../nbs/core/config.ipynb #b895a032
 class DataConfig(Frozen, frozen=True):
     """Where rows come from, what is predicted, and when that is known."""
 
@@ -153,9 +153,8 @@ class DataConfig(Frozen, frozen=True):
     validation_months: int | None = None  # calendar months; null: a share of the rows instead
     test_months: int | None = None
     max_rejected: float = 0.01  # share of a table's rows that may break its contract
-    files: tuple[
-        str | None, ...
-    ] = ()  # files, folders or patterns that the source reads; null: no file, so read every time
+    # Files, folders or patterns that the source reads; null: it reads something else, and so every time.
+    files: tuple[str | None, ...] = ()
     validation_share: float = 0.15
     test_share: float = 0.15
     max_leak: float = 0.995  # a column that alone predicts the target better than this is taken for a leak; 1: none is
@@ -207,7 +206,7 @@ class TuneConfig(Frozen, frozen=True):
     warmup: int = 1  # epochs of a trial before it may be pruned
     space: dict[str, RangeConfig] = {}
 
-# %% ../../../nbs/core/config.ipynb #6d45b423
+# %% ../../../nbs/core/config.ipynb #989f457b
 class BoundConfig(Frozen, frozen=True):
     """What a metric must reach: at least `min`, at most `max`."""
 
@@ -222,7 +221,7 @@ class EvaluateConfig(Frozen, frozen=True):
     unit: Literal["row", "day"] = "day"  # what a resample draws: single rows, or whole days of the time column
     slices: tuple[str, ...] = ()  # columns, or month, weekday, hour of the time column
     zone: str = "UTC"  # whose calendar the days, months and hours are: an IANA name
-    baselines: dict[str, Node] = {}  # models to compare with: anything that 05_model's seam accepts
+    baselines: dict[str, Node] = {}  # models to compare with: any model behind the seam of models.base
     gate: dict[str, BoundConfig] = {}  # metric of the test part -> what it must reach
 
 # %% ../../../nbs/core/config.ipynb #861edc03
@@ -241,17 +240,17 @@ class RegistryConfig(Frozen, frozen=True):
     url: str | None = None  # of the ledger's database; null: SQLite under runs/registry/<ledger>/
     card: CardConfig = msgspec.field(default_factory=CardConfig)
 
-# %% ../../../nbs/core/config.ipynb #cbd2525b
+# %% ../../../nbs/core/config.ipynb #3b3d16cc
 class StoreConfig(Frozen, frozen=True):
     """The online feature store."""
 
     backend: Literal["sqlite", "redis"] = "sqlite"
     url: str | None = None  # of the server; of SQLite the file, null: runs/store/<name>.db
     name: str = ""  # empty: project.name
-    horizon: str = "2d"  # so far back from its clock the store answers: "90m", "4h", "2d"
+    horizon: str = "2d"  # how far back from its clock the store answers: "90m", "4h", "2d"
     stale_after: str = "15m"  # an answer for a time this long after the store's clock is stale
-    deadline_ms: int = 1000  # of Redis only: a read that takes longer comes back without features
-    retry_s: float = 30.0  # so long a write is tried again while the store is busy or away
+    deadline_ms: int = 1000  # of Redis only: a slower read returns no features
+    retry_s: float = 30.0  # keep retrying a write for this long while the store is unavailable
 
 # %% ../../../nbs/core/config.ipynb #4a5016cf
 class ServeConfig(Frozen, frozen=True):
