@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = (
+    ROOT / "library"
+)  # its sources, in the repository where it is developed; elsewhere a wheel comes with the project
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 LOG = VENV / "install.log"
@@ -84,11 +88,34 @@ def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
 
 def _wanted() -> dict[str, str]:
     """What decides the contents of `.venv`, the extras aside: not the settings of the linters, for example."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    decides = [project["build-system"], project["project"], project["tool"]["setuptools"]]
-    text = json.dumps(decides, sort_keys=True).encode() + (ROOT / "requirements.lock").read_bytes()
+    library = _decides(LIBRARY) if LIBRARY.is_dir() else _wheel().read_bytes()
+    text = b"\n".join([_decides(ROOT), library, (ROOT / "requirements.lock").read_bytes()])
     # Console scripts hold absolute paths, so a checkout that moved needs a new environment.
     return {"digest": hashlib.sha256(text).hexdigest(), "python": sys.implementation.cache_tag, "path": str(VENV)}
+
+
+def _decides(folder: Path) -> bytes:
+    """What of a pyproject.toml decides what is installed."""
+    project = _pyproject(folder)
+    decides = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+    return json.dumps(decides, sort_keys=True).encode()
+
+
+def _pyproject(folder: Path) -> dict:
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _wheel() -> Path:
+    """The wheel of the library that the project asks for, in wheels/."""
+    wanted = [re.match(r"notebento *== *([\w.]+)", line) for line in _pyproject(ROOT)["project"]["dependencies"]]
+    version = next((found[1] for found in wanted if found), "X.Y.Z")
+    wheel = ROOT / "wheels" / f"notebento-{version}-py3-none-any.whl"
+    if not wheel.is_file():
+        raise SetupError(
+            f"{wheel.relative_to(ROOT)} is missing: the library that pyproject.toml asks for",
+            fix="put it there (pip wheel --no-deps -w wheels LIBRARY makes it), then the same command again",
+        )
+    return wheel
 
 
 def _found() -> dict:
@@ -133,6 +160,8 @@ def _install(extras: list[str]) -> None:
     begin = time.monotonic()
     command: list[str | Path] = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--constraint", "requirements.lock", "--editable", f".[{','.join(extras)}]"]
+    # The library by its place, never by its name: an index may have something else under it.
+    command += ["--editable", LIBRARY] if LIBRARY.is_dir() else [_wheel()]
     with (
         LOG.open("w+", encoding="utf-8") as log,
         subprocess.Popen(

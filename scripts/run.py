@@ -22,7 +22,7 @@ def main(arguments):
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
-    environment.ensure("train", "lab", "baselines")
+    environment.ensure("train")
     os.environ.setdefault("NOTEBENTO_HOME", str(environment.ROOT))  # this checkout, wherever we are called from
     return environment.become("notebento", "run", *arguments)
 

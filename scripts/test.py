@@ -1,21 +1,22 @@
-"""All checks and tests, from a fresh clone on.
+"""All checks and tests, from a fresh clone on: of the library, where its sources are, and of the project.
 
     python3 scripts/test.py                       everything but what takes long
-    python3 scripts/test.py --nightly             that too
+    python3 scripts/test.py --fast                lint, types and the quick tests, in less than a minute
+    python3 scripts/test.py --nightly             everything
     python3 scripts/test.py -k calendar tests/    only pytest, with these arguments
 
-The first start makes .venv and installs requirements.lock. scripts/checks.py says what is checked; every check
-runs, also when an earlier one failed, and the exit status is 1 when one did. Of the tests two files run at a time,
-unless you give arguments. Nothing here changes a file of yours.
+The first start makes .venv and installs requirements.lock. Every check of `notebento check` runs, also when an earlier
+one failed, and the exit status is 1 when one did. Paths below library/ are the library's tests. Nothing here changes a
+file of yours.
 """
 
+import os
 import sys
 
 import python_version
 
 python_version.require("scripts/test.py")
 
-import checks
 import environment
 
 
@@ -23,10 +24,20 @@ def main(arguments):
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
-    environment.ensure("train", "lab", "baselines", "postgres", "redis", "dev")
-    if arguments and arguments != ["--nightly"]:
-        return environment.become("pytest", *arguments)
-    return checks.run_all(arguments)
+    environment.ensure("train", "dev")
+    os.chdir(environment.ROOT)
+    if arguments and arguments not in (["--fast"], ["--nightly"]):
+        return pytest(arguments)
+    roots = ["--root=" + name for name in ("library", ".") if os.path.isfile(os.path.join(name, "pyproject.toml"))]
+    return environment.become("notebento", "check", *(roots + arguments))
+
+
+def pytest(arguments):
+    """Each root has a session of its own."""
+    if any(argument.startswith("library/") for argument in arguments):
+        os.chdir("library")
+        arguments = [a[len("library/") :] if a.startswith("library/") else a for a in arguments]
+    return environment.become("pytest", *arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What features cost, side by side in one run: offline, online, updates, parity.
 
-    python3 scripts/bench/features.py [--only PARTS] [--year] [--install-feast] [--check]
+    python3 library/bench/features.py [--only PARTS] [--year] [--install-feast] [--check]
 
 PARTS are some of offline,feast,online,updates,parity. Works on the newest snapshot, or takes one, in its own folder.
 `--year` checks parity over the whole year instead of November. `--install-feast` makes runs/bench/feast, Feast in an
@@ -10,10 +10,10 @@ environment of its own (440 MB); without it that part is skipped. `--check` exit
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import environment
 
-environment.inside("train", "redis")
+environment.inside("train", "dev")
 
 import argparse
 import gc

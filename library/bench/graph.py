@@ -1,6 +1,6 @@
 """How long the shipped graph takes on one thread, beside what we allow: one record, and a record in a batch of 64.
 
-    python3 scripts/bench/graph.py [PATH] [--check]
+    python3 library/bench/graph.py [PATH] [--check]
 
 PATH is a model.onnx or a folder that holds one (default: the newest run's bundle). `--check` exits 1 above a limit.
 The time is that of `session.run`, strings included: what the service pays inside its batch.
@@ -9,7 +9,7 @@ The time is that of `session.run`, strings included: what the service pays insid
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import environment
 
 environment.inside("train")

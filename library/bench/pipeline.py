@@ -1,6 +1,6 @@
 """A pipeline of eight trivial notebooks beside DVC and Snakemake with papermill: how long, and what an edit costs.
 
-    python3 scripts/bench/pipeline.py [--only nothing cold parallel edit store] [--check]
+    python3 library/bench/pipeline.py [--only nothing cold parallel edit store] [--check]
 
 All run the very same notebooks, in a chain: each reads the file of the one before and writes its own below `run_dir`,
 with the standard library only. The peers call papermill, from our environment, once for every notebook and with the
@@ -13,10 +13,10 @@ that depend on nothing and compute for two seconds each in one thread; `store` l
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import environment
 
-environment.inside("train", "lab")
+environment.inside("train")
 
 import argparse
 import json

@@ -1,6 +1,6 @@
 """Lightning's training loop against a plain PyTorch loop: the same model, the same batches, in one run, in turns.
 
-    python3 scripts/bench/training.py [--rows 16384] [--rounds 8]
+    python3 library/bench/training.py [--rows 16384] [--rounds 8]
 
 The network and the rows have the flights' shape. Lightning's side is what a run uses: schedule, gradient clipping,
 moving average and loss records included. The plain side does nothing but forward, backward and step. A step is timed
@@ -11,7 +11,7 @@ ever makes one slower. Exits with 1 when the ratio is below 0.9.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import environment
 
 environment.inside("train")

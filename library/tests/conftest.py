@@ -30,8 +30,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout under test."""
+    """The library under test."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository(root: Path) -> Path:
+    """The repository in which the library is developed."""
+    return root.parent
 
 
 def absent(what: str) -> NoReturn:

@@ -8,27 +8,32 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-COMMANDS = ["notebento", "ruff", "mypy", "lint-imports", "nbdev_clean", "nbdev_export", "nbdev_test", "pytest"]
+pytestmark = pytest.mark.process
+
+COMMANDS = ["notebento", "pytest"]
 PYPROJECT = """
 [build-system]
 requires = []
 build-backend = "backend"
 backend-path = ["."]
 [project]
-name = "notebento"
+name = "{name}"
 version = "0.1"
+dependencies = {dependencies}
 [tool.setuptools]
 [tool.ruff]
 line-length = 120
 """
-# Builds a wheel whose every command prints its name and arguments, and fails where $FAILING names it.
+# Builds wheels: of the project `flights`, whose extras need the library's, and of the library `notebento`, whose every
+# command prints its name and arguments, and fails where $FAILING names it.
 BACKEND = f"""
-import os, zipfile
+import os, tomllib, zipfile
 
 COMMAND = '''
 import os, sys
@@ -37,32 +42,57 @@ def main():
     print(name, *sys.argv[1:], flush=True)
     return 7 if name in os.environ.get("FAILING", "").split() else 0
 '''
-METADATA = "Metadata-Version: 2.1\\nName: notebento\\nVersion: 0.1\\n" + os.environ.get("REQUIRES", "")
 WHEEL = "Wheel-Version: 1.0\\nGenerator: toy\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
 SCRIPTS = "[console_scripts]\\n" + "".join(f"{{c}} = toy:main\\n" for c in {COMMANDS})
+NEED = "Provides-Extra: {{0}}\\nRequires-Dist: notebento[{{0}}]; extra == '{{0}}'\\n"
 
-def build_editable(folder, config_settings=None, metadata_directory=None):
-    exec(os.environ.get("FAULT", ""))
-    extras = "".join(f"Provides-Extra: {{e}}\\n" for e in ("train", "lab", "baselines", "postgres", "redis", "dev"))
-    info = "notebento-0.1.dist-info/"
-    files = {{"toy.py": COMMAND, info + "METADATA": METADATA + extras, info + "WHEEL": WHEEL}}
-    files |= {{info + "entry_points.txt": SCRIPTS, info + "RECORD": ""}}
-    with zipfile.ZipFile(os.path.join(folder, "notebento-0.1-py3-none-any.whl"), "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(name, text)
-    return "notebento-0.1-py3-none-any.whl"
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = tomllib.load(open("pyproject.toml", "rb"))["project"]["name"]
+    info = f"{{name}}-0.1.dist-info/"
+    metadata = f"Metadata-Version: 2.1\\nName: {{name}}\\nVersion: 0.1\\n"
+    files = {{info + "WHEEL": WHEEL, info + "RECORD": ""}}
+    if name == "notebento":
+        metadata += "Provides-Extra: train\\nProvides-Extra: dev\\n"
+        files |= {{"toy.py": COMMAND, info + "entry_points.txt": SCRIPTS}}
+    else:
+        exec(os.environ.get("FAULT", ""))
+        metadata += NEED.format("train") + NEED.format("dev") + "Requires-Dist: notebento==0.1\\n"
+        metadata += os.environ.get("REQUIRES", "")
+    files[info + "METADATA"] = metadata
+    with zipfile.ZipFile(os.path.join(folder, f"{{name}}-0.1-py3-none-any.whl"), "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+    return f"{{name}}-0.1-py3-none-any.whl"
+
+build_editable = build_wheel
 """
+NO_INDEX = {"PIP_NO_INDEX": "1"}  # the library comes from its place, and never by its name from an index
 
 
-def fresh(folder: Path, root: Path) -> Path:
-    """A checkout on which nothing was run yet."""
-    shutil.copytree(root / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__", "bench"))
-    (folder / "pyproject.toml").write_text(PYPROJECT)
+def fresh(folder: Path, repository: Path) -> Path:
+    """A checkout on which nothing was run yet: a project, and the library's sources."""
+    shutil.copytree(repository / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "requirements.lock").write_text("")
-    (folder / "backend.py").write_text(BACKEND)
-    (folder / "settings.ini").write_text("")
-    (folder / "src/notebento").mkdir(parents=True)
+    part(folder, "flights", ["notebento==0.1"])
+    part(folder / "library", "notebento", [])
     return folder
+
+
+def part(folder: Path, name: str, dependencies: list[str]) -> None:
+    """One of the two distributions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(PYPROJECT.format(name=name, dependencies=json.dumps(dependencies)))
+    (folder / "backend.py").write_text(BACKEND)
+
+
+def carrying(folder: Path, repository: Path) -> Path:
+    """A checkout without the library's sources, which carries its wheel."""
+    checkout = fresh(folder, repository)
+    (checkout / "wheels").mkdir()
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "-w", "wheels", "./library"]
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+    shutil.rmtree(checkout / "library")
+    return checkout
 
 
 def start(checkout: Path, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,17 +102,17 @@ def start(checkout: Path, script: str, *arguments: str, **environment: str) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | environment,
+        env=os.environ | NO_INDEX | environment,
     )
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A checkout after its first start."""
-    checkout = fresh(tmp_path_factory.mktemp("checkout"), root)
+    checkout = fresh(tmp_path_factory.mktemp("checkout"), repository)
     first = start(checkout, "run.py", "experiment=lab", "seed=1")
     assert first.returncode == 0, first.stdout
-    assert "Setting up .venv with baselines, lab, train" in first.stdout
+    assert "Setting up .venv with train" in first.stdout
     assert first.stdout.endswith("notebento run experiment=lab seed=1\n")
     return checkout
 
@@ -116,16 +146,23 @@ def test_a_second_start_costs_less_than_a_second(installed: Path) -> None:
 
 
 def test_a_changed_lock_installs_again_and_keeps_the_extras(installed: Path) -> None:
-    assert "baselines, dev, lab, postgres, redis, train" in start(installed, "test.py", "--version").stdout
+    assert "Setting up .venv with dev, train" in start(installed, "test.py", "--version").stdout
     with (installed / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
-    assert "Setting up .venv with baselines, dev, lab, postgres, redis, train" in start(installed, "run.py").stdout
+    assert "Setting up .venv with dev, train" in start(installed, "run.py").stdout
     assert start(installed, "test.py", "--version").stdout == "pytest --version\n"
 
 
 def test_settings_of_a_linter_install_nothing(installed: Path) -> None:
-    pyproject = installed / "pyproject.toml"
-    pyproject.write_text(pyproject.read_text().replace("120", "100"))
+    for pyproject in (installed / "pyproject.toml", installed / "library/pyproject.toml"):
+        pyproject.write_text(pyproject.read_text().replace("120", "100"))
+    assert start(installed, "run.py").stdout == "notebento run\n"
+
+
+def test_a_changed_requirement_of_the_library_installs_again(installed: Path) -> None:
+    pyproject = installed / "library/pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("dependencies = []", 'dependencies = ["pip"]'))
+    assert "Setting up .venv" in start(installed, "run.py").stdout
     assert start(installed, "run.py").stdout == "notebento run\n"
 
 
@@ -134,7 +171,7 @@ def test_a_killed_installation_is_not_trusted(outdated: Path) -> None:
     fault = f"import time; open({str(building)!r}, 'w'); time.sleep(60)"
     starting = subprocess.Popen(
         [sys.executable, outdated / "scripts/run.py"],
-        env=os.environ | {"FAULT": fault},
+        env=os.environ | NO_INDEX | {"FAULT": fault},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -153,6 +190,7 @@ def test_no_network_says_so(outdated: Path) -> None:
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
         "PIP_EXTRA_INDEX_URL": "",
         "PIP_FIND_LINKS": "",
+        "PIP_NO_INDEX": "0",
         "PIP_RETRIES": "0",
     }
     failed = start(outdated, "run.py", REQUIRES="Requires-Dist: a-package-that-nobody-has\n", **nowhere)
@@ -185,8 +223,8 @@ def test_a_moved_checkout_gets_a_new_environment(installed: Path, tmp_path: Path
     assert str(moved) in (moved / ".venv/bin/notebento").read_text()
 
 
-def test_no_venv_module_says_what_to_install(tmp_path: Path, root: Path) -> None:
-    checkout = fresh(tmp_path / "checkout", root)
+def test_no_venv_module_says_what_to_install(tmp_path: Path, repository: Path) -> None:
+    checkout = fresh(tmp_path / "checkout", repository)
     (tmp_path / "debian").mkdir()
     (tmp_path / "debian/ensurepip.py").write_text("raise ModuleNotFoundError('No module', name='ensurepip')")
     failed = start(checkout, "run.py", PYTHONPATH=str(tmp_path / "debian"))
@@ -197,8 +235,8 @@ def test_no_venv_module_says_what_to_install(tmp_path: Path, root: Path) -> None
 
 
 @pytest.mark.parametrize("script", ["run.py", "test.py"])
-def test_help_needs_no_environment(script: str, tmp_path: Path, root: Path) -> None:
-    checkout = fresh(tmp_path, root)
+def test_help_needs_no_environment(script: str, tmp_path: Path, repository: Path) -> None:
+    checkout = fresh(tmp_path, repository)
     shown = start(checkout, script, "--help")
     assert shown.returncode == 0
     assert f"python3 scripts/{script}" in shown.stdout
@@ -219,17 +257,17 @@ def old_pythons() -> list[Path]:
 
 
 @pytest.mark.parametrize("script", ["run.py", "test.py"])
-def test_an_old_python_says_which_one_is_needed(script: str, root: Path, old_pythons: list[Path]) -> None:
+def test_an_old_python_says_which_one_is_needed(script: str, repository: Path, old_pythons: list[Path]) -> None:
     for python in old_pythons:
-        failed = subprocess.run([python, root / "scripts" / script], capture_output=True, text=True)
+        failed = subprocess.run([python, repository / "scripts" / script], capture_output=True, text=True)
         assert failed.returncode == 2
         assert failed.stderr.startswith("notebento needs Python 3.11 to 3.13, and this is ")
         assert "\n  fix: " in failed.stderr
 
 
 @pytest.mark.parametrize("file", ["python_version.py", "run.py", "test.py"])
-def test_the_first_files_have_no_new_syntax(file: str, root: Path) -> None:
-    tree = ast.parse((root / "scripts" / file).read_text(encoding="ascii"))
+def test_the_first_files_have_no_new_syntax(file: str, repository: Path) -> None:
+    tree = ast.parse((repository / "scripts" / file).read_text(encoding="ascii"))
     new = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Nonlocal, ast.AsyncFunctionDef, ast.Match)
     assert not [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, new)]
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -237,9 +275,9 @@ def test_the_first_files_have_no_new_syntax(file: str, root: Path) -> None:
 
 
 def test_a_python_that_is_too_new_says_so(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(root / "scripts")
+    monkeypatch.syspath_prepend(repository / "scripts")
     import python_version
 
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
@@ -248,37 +286,58 @@ def test_a_python_that_is_too_new_says_so(
     assert "needs Python 3.11 to 3.13, and this is 3.14" in capsys.readouterr().err
 
 
-def test_every_check_runs_also_when_one_failed(installed: Path) -> None:
-    result = start(installed, "test.py", FAILING="mypy nbdev_test")
-    assert result.returncode == 1
-    for line in [
-        "ruff check",
-        "lint-imports --no-logo",
-        "notebento run experiment=lab --into=lab --no-export",
-        "pytest -n 2 --dist loadfile",
-    ]:
-        assert f"\n{line}\n" in result.stdout
-    *summary, total = result.stdout.splitlines()[-9:]
-    assert {line.split(" s  ")[1] for line in summary if "FAILED" in line} == {"types", "notebook cells"}
-    assert total.startswith("6 of 8 passed in ")
-    assert start(installed, "test.py").returncode == 0
+def test_the_checks_are_those_of_the_library_and_of_the_project(installed: Path) -> None:
+    assert start(installed, "test.py").stdout.endswith("notebento check --root=library --root=.\n")
+    assert start(installed, "test.py", "--fast").stdout == "notebento check --root=library --root=. --fast\n"
+    assert start(installed, "test.py", "--nightly").stdout == "notebento check --root=library --root=. --nightly\n"
+    assert start(installed, "test.py", FAILING="notebento").returncode == 7
 
 
 def test_arguments_go_to_pytest_alone(installed: Path) -> None:
     assert start(installed, "test.py", "-k", "calendar", "--nightly").stdout == "pytest -k calendar --nightly\n"
-    nightly = start(installed, "test.py", "--nightly").stdout
-    assert "\nruff check\n" in nightly
-    assert "\npytest -n 2 --dist loadfile --nightly\n" in nightly
+    below = start(installed, "test.py", "library/tests/test_split.py::test_a", "-x")
+    assert below.stdout == "pytest tests/test_split.py::test_a -x\n"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A project that carries the library's wheel, after its first start."""
+    checkout = carrying(tmp_path_factory.mktemp("project"), repository)
+    first = start(checkout, "run.py")
+    assert first.stdout.endswith("notebento run\n"), first.stdout
+    return checkout
+
+
+def test_a_project_installs_the_wheel_that_it_carries(project: Path) -> None:
+    assert start(project, "test.py").stdout.endswith("notebento check --root=.\n")
+    assert start(project, "run.py").stdout == "notebento run\n"
+
+
+def test_another_wheel_installs_again(project: Path) -> None:
+    (wheel,) = project.glob("wheels/*.whl")
+    with zipfile.ZipFile(wheel, "a") as content:
+        content.writestr("more.py", "")
+    assert "Setting up .venv" in start(project, "run.py").stdout
+    assert start(project, "run.py").stdout == "notebento run\n"
+
+
+def test_a_missing_wheel_is_named(tmp_path: Path, repository: Path) -> None:
+    checkout = carrying(tmp_path, repository)
+    next(checkout.glob("wheels/*.whl")).rename(checkout / "wheels/notebento-0.0-py3-none-any.whl")
+    failed = start(checkout, "run.py")
+    assert failed.returncode == 2
+    assert "wheels/notebento-0.1-py3-none-any.whl is missing" in failed.stdout
+    assert "\n  fix: put it there" in failed.stdout
 
 
 @pytest.mark.nightly
-def test_a_fresh_clone_trains_a_model(root: Path, tmp_path: Path) -> None:
+def test_a_fresh_clone_trains_a_model(repository: Path, tmp_path: Path) -> None:
     """The promise of the README, installation included."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if (root / name).is_file():
+    for name in subprocess.run(listed, cwd=repository, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if (repository / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, tmp_path / name)
+            shutil.copy(repository / name, tmp_path / name)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NOTEBENTO_")}
     subprocess.run([sys.executable, tmp_path / "scripts/run.py", "experiment=lab"], env=environment, check=True)
     (run,) = (tmp_path / "runs").glob("*/manifest.json")

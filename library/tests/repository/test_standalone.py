@@ -1,0 +1,121 @@
+"""A project without the library's sources: it carries the wheel, and everything works as in the repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+SOURCES = """
+import json, sys
+from pathlib import Path
+from notebento.core.compose import compose
+from notebento.pipeline.keys import Project, chosen, sources
+config, project = compose(["experiment=lab"]), Project(Path(sys.argv[1]))
+stages = config.pipeline.stages.items()
+found = {name: sources(stage.notebook, chosen(stage, config), project) for name, stage in stages}
+print(json.dumps({name: {file: [c.meaning for c in cells] for file, cells in f.items()} for name, f in found.items()}))
+"""
+
+
+class Home(NamedTuple):
+    """A project and the Python in which it works."""
+
+    root: Path
+    python: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """`python arguments…` in the project."""
+        return subprocess.run(
+            [self.python, *arguments],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture(scope="module")
+def standalone(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Home:
+    """The repository's root without library/, and an environment that holds the wheel and sees our packages."""
+    folder = tmp_path_factory.mktemp("standalone")
+    root = folder / "project"
+    for name in tracked(repository):
+        if not name.startswith("library/") and (repository / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, root / name)
+    venv = folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
+    with zipfile.ZipFile(wheel_of(repository / "library", folder)) as wheel:
+        wheel.extractall(packages)
+    # What lies in the .pth files of a folder that is named in one is not read: the parent's editable packages stay out.
+    seen = [str(root / "src"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    (packages / "project.pth").write_text("\n".join(seen) + "\n")
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("NOTEBENTO_")}
+    return Home(root, venv / "bin/python", own | {"NOTEBENTO_RUNS": str(folder / "runs")})
+
+
+def tracked(repository: Path) -> list[str]:
+    """The files that git knows or would know."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+
+
+def wheel_of(library: Path, folder: Path) -> Path:
+    """The library's wheel, built from a copy: building leaves files behind."""
+    copy = shutil.copytree(
+        library, folder / "library", ignore=shutil.ignore_patterns("build", "*.egg-info", "runs", "__pycache__", ".*")
+    )
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
+    subprocess.run([*command, str(folder), str(copy)], check=True, capture_output=True, text=True)
+    return next(folder.glob("notebento-*.whl"))
+
+
+def test_the_library_is_the_wheels(standalone: Home) -> None:
+    code = "import notebento, flights; print(notebento.__file__); print(flights.__file__)"
+    library, project = standalone.run("-c", code).stdout.split()
+    assert Path(library).is_relative_to(standalone.python.parents[1])
+    assert Path(project).is_relative_to(standalone.root)
+
+
+def test_the_wheel_carries_the_librarys_notebooks(standalone: Home, root: Path) -> None:
+    code = "from notebento.cli.main import library_notebooks as place; print(place())"
+    carried = Path(standalone.run("-c", code).stdout.strip())
+    assert carried.is_relative_to(standalone.python.parents[1])
+    ours = {p.relative_to(root / "nbs"): p.read_bytes() for p in (root / "nbs").rglob("*.ipynb")}
+    assert {p.relative_to(carried): p.read_bytes() for p in carried.rglob("*.ipynb")} == ours
+
+
+def test_the_keys_are_those_of_the_repository(standalone: Home, repository: Path, tmp_path: Path) -> None:
+    theirs = standalone.run("-c", SOURCES, str(standalone.root))
+    assert theirs.returncode == 0, theirs.stderr
+    paths = os.pathsep.join(str(folder / "src") for folder in (repository / "library", repository))
+    own = os.environ | {"PYTHONPATH": paths, "NOTEBENTO_HOME": str(repository), "NOTEBENTO_RUNS": str(tmp_path)}
+    ours = subprocess.run(
+        [sys.executable, "-c", SOURCES, str(repository)], env=own, capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(theirs.stdout) == json.loads(ours)
+    assert any(file.startswith("notebento/") for file in json.loads(ours)["train"])
+
+
+def test_the_lab_pipeline_runs(standalone: Home) -> None:
+    done = standalone.run("-m", "notebento", "run", "experiment=lab")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = standalone.run("-m", "notebento", "run", "experiment=lab", "--plan")
+    assert "nothing to do" in again.stdout, again.stdout + again.stderr
+
+
+def test_the_projects_tests_pass(standalone: Home) -> None:
+    done = standalone.run("-m", "pytest", "-q", "tests", "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout + done.stderr
