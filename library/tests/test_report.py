@@ -12,14 +12,15 @@ from conftest import after_loading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notebento.core.artifacts import Manifest, StageRecord, describe, save
+from notebento.core.html import page, tag
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare
 from notebento.pipeline.comparison import sweep_rows, write_comparison, write_sweep
-from notebento.core.html import page, tag
 from notebento.pipeline.drawing import dag, edges, layers
 from notebento.pipeline.rendering import cleaned, render
 from notebento.pipeline.report import summary, write_report
-from notebento.core.artifacts import Manifest, StageRecord, describe, save
+from notebento.pipeline.terminal import stage_line
 
 HOSTILE = "</details></main><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>&"
 
@@ -79,7 +80,9 @@ def hostile_run(folder: Path) -> Path:
     made = {name: describe(path, run_dir, compared=True) for name, path in paths.items()}
     stages = {
         "data": StageRecord(HOSTILE, "done", HOSTILE, True, HOSTILE, seconds=1.0, artifacts=made),
-        HOSTILE: StageRecord(HOSTILE, "failed", "k", why=[HOSTILE], inputs={"snapshot" + HOSTILE: HOSTILE}),
+        HOSTILE: StageRecord(
+            HOSTILE, "failed", "k", why=[HOSTILE], inputs={"snapshot" + HOSTILE: HOSTILE}, changed=[HOSTILE]
+        ),
         "last": StageRecord("x.ipynb", "skipped"),
     }
     config = {"data": {"source": {"_target_": HOSTILE}, "as_of": HOSTILE}, "project": {"name": HOSTILE}}
@@ -217,6 +220,18 @@ def test_a_run_that_did_not_come_far_has_a_report(tmp_path, status):
     Manifest("r", "running", "", True, [], "x", {}, {}, {"data": StageRecord("02_data.ipynb", status)}).write(tmp_path)
     assert harmless(write_report(tmp_path, {"data": tmp_path / "nothing.html"}).read_text())
     assert "data" in summary(tmp_path)
+
+
+def test_a_result_that_changed_while_it_ran_is_marked(tmp_path):
+    other = StageRecord("data.ipynb", "done", seconds=1.0)
+    edited = StageRecord("train.ipynb", "done", seconds=1.0, changed=["train.ipynb", "src/toy/model.py"])
+    Manifest("r", "done", "", True, [], "x", {}, {}, {"train": edited, "data": other}).write(tmp_path)
+    mark = "changed while it ran, not cached: train.ipynb, src/toy/model.py"
+    assert write_report(tmp_path, {}).read_text().count(mark) == 1
+    assert summary(tmp_path).count(mark.replace("_", r"\_")) == 1
+    assert stage_line("train", edited).count(mark) == 1 and "cached" not in stage_line(
+        "data", StageRecord("data.ipynb")
+    )
 
 
 def test_what_only_scripts_draw_is_shown_as_text(tmp_path):

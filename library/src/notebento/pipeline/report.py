@@ -6,7 +6,7 @@
 __all__ = ['results', 'metric_table', 'ranked', 'difference_table', 'Check', 'Verdict', 'verdict', 'size', 'write_report',
            'summary']
 
-# %% ../../../nbs/pipeline/report.ipynb #b4f0f167
+# %% ../../../nbs/pipeline/report.ipynb #8abccf43
 import html
 import re
 from collections.abc import Iterator, Mapping
@@ -15,34 +15,23 @@ from typing import Any
 
 import msgspec
 
-from ..core.artifacts import Manifest, StageRecord, load, save
+from ..core.artifacts import Artifact, Manifest, StageRecord, load, save
 from ..core.config import leaves
 from ..core.html import Html, folded, joined, page, table, tag
-from .drawing import OURS, Interval, Metrics, cut, dag, declared_in, duration, span, state, whisker
+from notebento.pipeline.drawing import (
+    DAG_STYLE,
+    OURS,
+    Interval,
+    Metrics,
+    cut,
+    dag,
+    declared_in,
+    duration,
+    span,
+    state,
+    whisker,
+)
 from .rendering import FAILED, FIGURE
-
-# %% ../../../nbs/pipeline/report.ipynb #717386de
-_STYLE = """
-.ran, .done, .passed { color: var(--good); } .cached { color: var(--mark); }
-.failed, .rejected, .refused { color: var(--bad); } .skipped, .waiting { color: var(--quiet); }
-.stage { border: 1px solid var(--line); border-radius: .5rem; padding: .3rem .8rem; margin: .5rem 0; }
-.stage > summary b { margin: 0 .3rem; }
-section.failed { color: inherit; border-left: 4px solid var(--bad); padding-left: .8rem; margin: .8rem 0; }
-.error { border-left: 4px solid var(--bad); white-space: pre-wrap; overflow-wrap: anywhere; }
-figure { margin: .5rem 0 1rem; } figcaption { color: var(--quiet); font-size: .9rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 0 1.5rem; }
-.notebook h1 { font-size: 1.2rem; } .notebook h2 { font-size: 1.05rem; }
-.code > summary { color: var(--quiet); font-size: .85rem; list-style: none; }
-.code > summary code { background: none; } .code > summary::before { content: "▸ "; }
-.code[open] > summary::before { content: "▾ "; }
-.k, .kn, .kc, .ow { color: #a0379b; } .s1, .s2, .sd, .sa { color: var(--good); } .mi, .mf { color: #b5651d; }
-.c1, .ch { color: var(--quiet); font-style: italic; } .nf, .nc, .nd { color: var(--mark); }
-@media (prefers-color-scheme: dark) { .k, .kn, .kc, .ow { color: #d79bd3; } .mi, .mf { color: #e0a370; } }
-.box { fill: var(--soft); stroke: currentColor; stroke-width: 1.2; }
-.skipped .box, .waiting .box { stroke-dasharray: 4 3; }
-.edge { fill: none; stroke: var(--quiet); stroke-width: 1.2; } .name { fill: var(--ink); font-weight: 600; }
-.made { fill: var(--quiet); font-size: 11px; } .dag { width: 26rem; }
-"""
 
 # %% ../../../nbs/pipeline/report.ipynb #d3b226c1
 def results(manifest: Manifest, run_dir: Path) -> tuple[dict[str, Metrics], dict[str, Metrics]]:
@@ -135,30 +124,16 @@ def _gate(said: Verdict | None) -> Iterator[Html]:
         yield from (tag("p", reason) for reason in said.reasons)
         yield table(["", "check", ""], ([("✓" if c.passed else "✗"), c.name, c.reason] for c in said.checks))
 
-# %% ../../../nbs/pipeline/report.ipynb #bc0b3f9e
-def _stage(name: str, record: StageRecord, run_dir: Path, fragment: Html) -> Html:
-    head = joined(
-        tag("span", state(record), class_=f"state {state(record)}"),
-        tag("b", name),
-        tag("span", duration(record.seconds) if record.seconds and not record.cached else "", class_="quiet"),
-        tag("div", _because(record), class_="quiet"),
-    )
-    facts = [("notebook", record.notebook), ("why", "; ".join(record.why)), ("key", tag("code", record.key[:16]))]
-    made = [[n, size(a.bytes), tag("code", a.digest[:12])] for n, a in record.artifacts.items()]
-    read = [[n, tag("code", d[:12])] for n, d in record.inputs.items()]
-    shown = joined(
-        table(["", ""], ([k, v] for k, v in facts if v)), table(["reads", "digest"], read),
-        table(["made", "size", "digest"], made),
-        folded("The executed notebook", fragment) if fragment else Html(),
-    )  # fmt: skip
-    return folded(head, tag("div", shown, id=f"stage-{name}"), class_="stage")
-
-# %% ../../../nbs/pipeline/report.ipynb #f03096c8
+# %% ../../../nbs/pipeline/report.ipynb #a6f4b584
 def _because(record: StageRecord) -> str:
     if record.cached:
         return f"computed by {record.made_by or 'an earlier run'} in {duration(record.seconds)}"
     more = f", and {len(record.why) - 1} more" if len(record.why) > 1 else ""
     return (record.why[0] + more) if record.why else ""
+
+
+def _marked(record: StageRecord) -> str:
+    return f"changed while it ran, not cached: {', '.join(record.changed)}" if record.changed else ""
 
 
 def size(count: float) -> str:
@@ -169,7 +144,30 @@ def size(count: float) -> str:
         count /= 1000
     return f"{count:.1f}\N{NO-BREAK SPACE}GB"
 
-# %% ../../../nbs/pipeline/report.ipynb #8d1757ec
+# %% ../../../nbs/pipeline/report.ipynb #46e42668
+def _artifact(name: str, artifact: Artifact) -> list[object]:
+    return [name, size(artifact.bytes), tag("code", artifact.digest[:12])]
+
+
+def _stage(name: str, record: StageRecord, run_dir: Path, fragment: Html) -> Html:
+    head = joined(
+        tag("span", state(record), class_=f"state {state(record)}"),
+        tag("b", name),
+        tag("span", duration(record.seconds) if record.seconds and not record.cached else "", class_="quiet"),
+        tag("div", _because(record), class_="quiet"),
+        tag("div", _marked(record), class_="warn") if record.changed else Html(),
+    )
+    facts = [("notebook", record.notebook), ("why", "; ".join(record.why)), ("key", tag("code", record.key[:16]))]
+    made = [_artifact(n, a) for n, a in record.artifacts.items()]
+    read = [[n, tag("code", d[:12])] for n, d in record.inputs.items()]
+    shown = joined(
+        table(["", ""], ([k, v] for k, v in facts if v)), table(["reads", "digest"], read),
+        table(["made", "size", "digest"], made),
+        folded("The executed notebook", fragment) if fragment else Html(),
+    )  # fmt: skip
+    return folded(head, tag("div", shown, id=f"stage-{name}"), class_="stage")
+
+# %% ../../../nbs/pipeline/report.ipynb #80b6d192
 def _lineage(manifest: Manifest, run_dir: Path) -> Iterator[Html]:
     yield tag("h2", "Where it comes from")
     data = manifest.config.get("data", {})
@@ -178,16 +176,14 @@ def _lineage(manifest: Manifest, run_dir: Path) -> Iterator[Html]:
     facts = [["data", where], ["as of", data.get("as_of") or "the newest row"]] if source else []
     yield table(["", ""], facts)
     rows = [
-        [n, size(a.bytes), tag("code", a.digest[:12]), stage, _run(r.made_by or manifest.run_id, manifest, run_dir)]
+        [*_artifact(n, a), stage, _run(r.made_by or manifest.run_id, manifest, run_dir)]
         for stage, r in manifest.stages.items()
         for n, a in r.artifacts.items()
     ]
-    outside = [
-        [n, size(a.bytes), tag("code", a.digest[:12]), "from outside", a.path] for n, a in manifest.external.items()
-    ]
+    outside = [[*_artifact(n, a), "from outside", a.path] for n, a in manifest.external.items()]
     yield table(["artifact", "size", "digest", "stage", "run"], outside + rows)
 
-# %% ../../../nbs/pipeline/report.ipynb #7ca14b21
+
 def _run(run: str, manifest: Manifest, run_dir: Path) -> Html:
     """A run, linked where its report lies beside this one."""
     if run == manifest.run_id:
@@ -203,12 +199,29 @@ def _settings(manifest: Manifest) -> Iterator[Html]:
     groups = {k: v for k, v in manifest.config.items() if k != "pipeline"}
     yield folded("The whole configuration", table(["key", "value"], leaves(groups)))
 
+# %% ../../../nbs/pipeline/report.ipynb #d04e8adc
+_STYLE = """
+.stage { border: 1px solid var(--line); border-radius: .5rem; padding: .3rem .8rem; margin: .5rem 0; }
+.stage > summary b { margin: 0 .3rem; }
+section.failed { color: inherit; border-left: 4px solid var(--bad); padding-left: .8rem; margin: .8rem 0; }
+.error { border-left: 4px solid var(--bad); white-space: pre-wrap; overflow-wrap: anywhere; }
+figure { margin: .5rem 0 1rem; } figcaption { color: var(--quiet); font-size: .9rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 0 1.5rem; }
+.notebook h1 { font-size: 1.2rem; } .notebook h2 { font-size: 1.05rem; }
+.code > summary { color: var(--quiet); font-size: .85rem; list-style: none; }
+.code > summary code { background: none; } .code > summary::before { content: "▸ "; }
+.code[open] > summary::before { content: "▾ "; }
+.k, .kn, .kc, .ow { color: #a0379b; } .s1, .s2, .sd, .sa { color: var(--good); } .mi, .mf { color: #b5651d; }
+.c1, .ch { color: var(--quiet); font-style: italic; } .nf, .nc, .nd { color: var(--mark); }
+@media (prefers-color-scheme: dark) { .k, .kn, .kc, .ow { color: #d79bd3; } .mi, .mf { color: #e0a370; } }
+"""
+
 # %% ../../../nbs/pipeline/report.ipynb #d1c55739
 def _every(start: str, end: str, part: str) -> list[Html]:
     """The elements from `start` to `end`; a search for strings, as a pattern takes ten times as long."""
     return [Html(start + rest.partition(end)[0] + end) for rest in part.split(start)[1:]]
 
-# %% ../../../nbs/pipeline/report.ipynb #9de08ab4
+# %% ../../../nbs/pipeline/report.ipynb #5aeb4934
 def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
     """Write `run_dir/report.html`.
 
@@ -232,7 +245,7 @@ def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
             *(_stage(n, r, run_dir, parts.get(n, Html())) for n, r in manifest.stages.items()),
             *_lineage(manifest, run_dir),
             *_settings(manifest),
-            style=_STYLE,
+            style=_STYLE + DAG_STYLE,
         ),
     )  # fmt: skip
 
@@ -265,7 +278,7 @@ def _figures(figures: Mapping[str, list[Html]]) -> Iterator[Html]:
         shown = (tag("div", tag("h3", n), *found) for n, found in figures.items())
         yield tag("div", *shown, class_="figures")
 
-# %% ../../../nbs/pipeline/report.ipynb #2f1cd434
+# %% ../../../nbs/pipeline/report.ipynb #6d9070b8
 def summary(run_dir: Path) -> str:
     """The report in a few lines of Markdown."""
     manifest = Manifest.read(run_dir)
@@ -280,7 +293,7 @@ def summary(run_dir: Path) -> str:
     lines += _rows(["test", *models], [[m, *(str(metrics[n].get(m, Interval())) for n in models)] for m in names])
     lines += _rows(
         ["stage", "", "seconds", "why"],
-        [[n, state(r), f"{r.seconds:.1f}", _because(r)] for n, r in manifest.stages.items()],
+        [[n, state(r), f"{r.seconds:.1f}", _marked(r) or _because(r)] for n, r in manifest.stages.items()],
     )
     return "\n".join(lines)
 
