@@ -204,7 +204,7 @@ class TuneConfig(Frozen, frozen=True):
     study: str | None = None  # the same name continues the same study; null: one for each model, space and data
     startup: int = 5  # trials drawn at random before the sampler learns from them, and before any is pruned
     warmup: int = 1  # epochs of a trial before it may be pruned
-    space: dict[str, RangeConfig] = {}
+    space: dict[str, RangeConfig] | None = None  # null: the one of the project's notebook
 
 # %% ../../../nbs/core/config.ipynb #989f457b
 class BoundConfig(Frozen, frozen=True):

@@ -4,30 +4,30 @@
 
 # %% auto #0
 __all__ = ['Task', 'Inputs', 'Rows', 'TensorRows', 'Trainer', 'combine', 'Fitted', 'Model', 'write_facts', 'read_facts', 'load',
-           'check_rows', 'Vocabulary', 'vocabulary_nodes', 'with_vocabulary', 'bare']
+           'check_rows']
 
 # %% ../../../nbs/models/base.ipynb #9f169197
 import copy
 import importlib
 import json
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 import msgspec
 import numpy as np
-import onnx
 import polars as pl
-import torch
-from onnx import TensorProto, helper, numpy_helper
-from pytorch_lightning import LightningModule
-from torch import Tensor
 
+from ..core.config import TrainerConfig
 from ..core.errors import UserError, nearest
+
+if TYPE_CHECKING:  # trees need none of these
+    import onnx
+    import torch
+    from pytorch_lightning import LightningModule
+    from torch import Tensor
 
 # %% ../../../nbs/models/base.ipynb #8473fda0
 Task = Literal["binary", "multiclass", "regression"]
@@ -75,29 +75,38 @@ class Rows:
         """The columns that `schema` names. Without the target's column in `frame` the rows have no `target`."""
         inputs = schema if isinstance(schema, Inputs) else msgspec.convert(dict(schema), Inputs)
         labelled = inputs.target in frame.columns
-        for name in (*inputs.numeric, *inputs.categorical, *(inputs.auxiliary if labelled else ())):
-            if name not in frame.columns:
-                raise UserError(
-                    f"the schema names a column {name!r} that the table lacks.{nearest(name, frame.columns)}",
-                    fix="features.parquet and schema.json have to come from the same run",
-                )
+        outcomes = tuple(inputs.auxiliary) if labelled else ()
+        _require(frame, (*inputs.numeric, *inputs.categorical, *outcomes))
         return cls(
             inputs,
             _numbers(frame, inputs.numeric),
-            np.stack([frame[c].cast(pl.String).fill_null("").to_numpy().astype(object) for c in inputs.categorical], 1)
-            if inputs.categorical
-            else np.empty((len(frame), 0), object),
+            _strings(frame, inputs.categorical),
             _target(frame[inputs.target], inputs) if labelled else None,
-            _numbers(frame, tuple(inputs.auxiliary)) if labelled and inputs.auxiliary else None,
+            _numbers(frame, outcomes) if outcomes else None,
         )
 
 # %% ../../../nbs/models/base.ipynb #1800a768
+def _require(frame: pl.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in frame.columns:
+            raise UserError(
+                f"the schema names a column {name!r} that the table lacks.{nearest(name, frame.columns)}",
+                fix="features.parquet and schema.json have to come from the same run",
+            )
+
+
 def _numbers(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as one float32 array of shape (n, columns), null as NaN."""
     columns = [frame[c].cast(pl.Float32).fill_null(float("nan")).to_numpy() for c in names]
     return np.stack(columns, 1) if columns else np.empty((len(frame), 0), np.float32)
 
 
+def _strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Columns as one array of str, of shape (n, columns), null as the empty string."""
+    columns = [frame[c].cast(pl.String).fill_null("").to_numpy().astype(object) for c in names]
+    return np.stack(columns, 1) if columns else np.empty((len(frame), 0), object)
+
+# %% ../../../nbs/models/base.ipynb #8d80cc67
 def _target(column: pl.Series, inputs: Inputs) -> np.ndarray:
     """Labels as class numbers, or as they are for regression."""
     if column.null_count():
@@ -122,27 +131,28 @@ def _target(column: pl.Series, inputs: Inputs) -> np.ndarray:
 class TensorRows:
     """Tensors over the same rows, by name; what `training_step` receives is `rows[index]`."""
 
-    tensors: dict[str, Tensor]  # each (n, ...)
+    tensors: dict[str, "Tensor"]  # each (n, ...)
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
-    def __getitem__(self, index: Tensor | slice) -> dict[str, Tensor]:
+    def __getitem__(self, index: "Tensor | slice") -> "dict[str, Tensor]":
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
-    def to(self, device: torch.device | str) -> "TensorRows":
+    def to(self, device: "torch.device | str") -> "TensorRows":
         """The same rows on another device."""
         return TensorRows({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
-
+# %% ../../../nbs/models/base.ipynb #77f2f2bf
 class Trainer(Protocol):
     """What a model's `fit` needs from training."""
 
+    settings: TrainerConfig
     seed: int  # everything random comes from it
     threads: int
     work: Path  # for files that may be lost
 
-    def fit(self, module: LightningModule, train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
+    def fit(self, module: "LightningModule", train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
         """Train `module` in place, leave its best weights in it, and return one record an epoch."""
         ...
 
@@ -173,7 +183,7 @@ class Fitted(ABC):
         """Each member's answer before the temperature: (n, k), or (n, k, classes) for multiclass."""
 
     @abstractmethod
-    def to_onnx(self) -> onnx.ModelProto:
+    def to_onnx(self) -> "onnx.ModelProto":
         """The graph: `numeric` (n, F) float32, `categorical` (n, C) string -> `probability` or `prediction`."""
 
     @abstractmethod
@@ -195,7 +205,7 @@ class Fitted(ABC):
         warmer.temperature = float(temperature)
         return warmer
 
-
+# %% ../../../nbs/models/base.ipynb #bba1f630
 class Model(Protocol):
     """A model's settings: what `conf/model/` describes."""
 
@@ -222,7 +232,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load(folder: Path) -> Fitted:
+def load(folder: Path | str) -> Fitted:
     """The fitted model that `save` wrote into `folder`, whatever its class."""
     name = read_facts(Path(folder))["class"]
     module, _, cls = name.rpartition(".")
@@ -246,94 +256,3 @@ def check_rows(train: Rows, validation: Rows) -> None:
             f"all {len(train)} training rows have the same {inputs.target!r}, so there is nothing to learn",
             fix="train on more months (data.validation_months, data.test_months), or choose another data.target",
         )
-
-# %% ../../../nbs/models/base.ipynb #b98007c3
-@dataclass(frozen=True)
-class Vocabulary:
-    """The known values of each categorical column; code 0 is any other."""
-
-    columns: tuple[tuple[str, ...], ...]  # sorted; their codes are 1, 2, ...
-
-    @classmethod
-    def fit(cls, categorical: np.ndarray, min_count: int) -> Self:
-        """The values that occur `min_count` times in a column of `categorical` (n, C)."""
-        counts = (pl.Series(column, dtype=pl.String).value_counts() for column in map(list, categorical.T))
-        return cls(tuple(tuple(sorted(value for value, n in c.rows() if n >= min_count)) for c in counts))
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many codes each column has, 0 included."""
-        return [len(values) + 1 for values in self.columns]
-
-    def encode(self, categorical: np.ndarray) -> np.ndarray:
-        """Codes (n, C) int64 for strings (n, C)."""
-        codes = np.zeros(categorical.shape, np.int64)
-        for j, values in enumerate(self.columns):
-            places = {value: i for i, value in enumerate(values, 1)}
-            codes[:, j] = [places.get(value, 0) for value in categorical[:, j]]
-        return codes
-
-# %% ../../../nbs/models/base.ipynb #7ab60500
-def vocabulary_nodes(vocabulary: Vocabulary) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and constants that turn `categorical` (n, C) string into `codes` (n, C) int64."""
-    words = sorted({word for column in vocabulary.columns for word in column})
-    places = np.array([words]).T if words else np.empty((0, 1), object)
-    table = vocabulary.encode(np.repeat(places.astype(object), len(vocabulary.columns), axis=1))  # (words, C)
-    table = np.concatenate([np.zeros_like(table, shape=(1, table.shape[1])), table])  # (1 + words, C), row 0: no word
-    first = np.arange(len(vocabulary.columns)) * len(table)  # where a column starts in the flat table
-    encoder = helper.make_node(
-        "LabelEncoder",
-        ["categorical"],
-        ["word"],
-        domain="ai.onnx.ml",
-        keys_strings=words or ["no word at all"],  # an encoder without keys is invalid
-        values_int64s=list(range(1, len(words) + 1)) or [0],
-        default_int64=0,
-    )
-    nodes = [
-        encoder,
-        helper.make_node("Add", ["word", "vocabulary_first"], ["cell"]),
-        helper.make_node("Gather", ["vocabulary_codes", "cell"], ["codes"]),
-    ]
-    constants = {"vocabulary_first": first, "vocabulary_codes": table.T.ravel()}
-    return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
-
-# %% ../../../nbs/models/base.ipynb #d77c9c26
-def with_vocabulary(model: onnx.ModelProto, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """`model` with an input `categorical` (n, C) string for its `codes` (n, C) int64."""
-    graph = model.graph
-    inputs = [i for i in graph.input if i.name != "codes"]
-    if vocabulary.columns:
-        nodes, constants = vocabulary_nodes(vocabulary)
-        inputs.append(helper.make_tensor_value_info("categorical", TensorProto.STRING, ["n", len(vocabulary.columns)]))
-        nodes += list(graph.node)
-        del graph.node[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend(constants)
-    del graph.input[:]
-    graph.input.extend(inputs)
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 5))
-    return bare(model)
-
-# %% ../../../nbs/models/base.ipynb #8d48174a
-def bare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` without the traces of its making, checked."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    del graph.value_info[:]
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-@contextmanager
-def _silent(logger: str) -> Iterator[None]:
-    """Only errors from `logger`, until the block ends."""
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

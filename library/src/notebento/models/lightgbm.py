@@ -15,18 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from notebento.models.base import (
-    Fitted,
-    Inputs,
-    Rows,
-    Trainer,
-    Vocabulary,
-    check_rows,
-    read_facts,
-    with_vocabulary,
-    write_facts,
-)
-from .tabm import answer_name
+from .base import Fitted, Inputs, Rows, Trainer, check_rows, read_facts, write_facts
+from .vocabulary import Vocabulary, answer_name, with_vocabulary
 
 # %% ../../../nbs/models/lightgbm.ipynb #59f5aafc
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
