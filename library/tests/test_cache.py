@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from toys import HEAD, OPEN, PARAMETERS, Toy, code, digests, here, prose, write_notebook
 
-from notebento import pipeline
-from notebento import run as run_module
+from notebento.core.artifacts import StageRecord
 from notebento.core.compose import compose
 from notebento.core.config import Config, PipelineConfig, StageConfig
+from notebento.pipeline import plan as plan_module
+from notebento.pipeline import runner
 from notebento.pipeline.engine import StageError
-from notebento.pipeline.runner import open_run, plan
-from notebento.core.artifacts import StageRecord
+from notebento.pipeline.plan import open_run, plan
 
 EXAMPLES = 12
-Node = dict[str, Any]  # what a test decides about a stage: inputs, groups, file, folder, coarse
+Node = dict[str, Any]  # what a test decides about a stage: inputs, groups, module, file, folder, coarse
+NUMBERS = count()  # a module's name is new in every project, because this process keeps what it imports
 
 # The artifact's value depends on everything that a stage may read. A coarse stage often makes the same from other
 # inputs, so that what comes after it needs not run.
@@ -36,7 +39,9 @@ for name in sorted(stage.inputs):
     values.append([name, (path / "v" if path.is_dir() else path).read_text()])
 name = stage.config.project.name if {project} else None
 extra = Path({file!r}).read_text() if {file!r} else None
-found = hashlib.sha256(json.dumps([{stage!r}, constant, values, name, extra]).encode()).hexdigest()
+shared = {{"shared": None}}
+{reading}
+found = hashlib.sha256(json.dumps([{stage!r}, constant, values, name, extra, shared["shared"]]).encode()).hexdigest()
 if Path({bomb!r}).exists():
     raise RuntimeError("boom")
 if {coarse}:
@@ -49,6 +54,11 @@ else:
     stage.write({artifact!r}, found)
 """
 
+# An import makes the module part of the key; what it says is read anew, because this process imports it only once.
+READING = """import {module} as module
+exec(Path(module.__file__).read_text(), shared)
+"""
+
 
 @st.composite
 def graphs(draw: st.DrawFn) -> dict[str, Node]:
@@ -59,6 +69,7 @@ def graphs(draw: st.DrawFn) -> dict[str, Node]:
             "inputs": sorted(draw(st.sets(st.sampled_from(sorted(nodes)), max_size=3))) if nodes else [],
             "project": draw(st.booleans()),
             "file": draw(st.booleans()),
+            "module": draw(st.booleans()),
             "folder": draw(st.booleans()),
             "coarse": draw(st.booleans()),
         }
@@ -68,31 +79,38 @@ def graphs(draw: st.DrawFn) -> dict[str, Node]:
 def edits(nodes: dict[str, Node]) -> st.SearchStrategy[tuple[str, Any, Any]]:
     """What may happen between two runs, or to one."""
     one, few = st.sampled_from(sorted(nodes)), st.integers(0, 2)
+    disturbances = st.sampled_from(["constant", "module", "file"])
     return st.one_of(
         st.tuples(st.just("constant"), one, few),
         st.tuples(st.sampled_from(["words", "comment", "layout", "traces", "empty"]), one, few),
         st.tuples(st.just("name"), st.none(), few),
         st.tuples(st.just("file"), st.none(), few),
+        st.tuples(st.just("module"), st.none(), few),
         st.tuples(st.just("fail"), one, st.none()),
         st.tuples(st.just("interrupt"), st.integers(1, 2 * len(nodes)), st.none()),
+        st.tuples(st.just("during"), st.integers(1, 2 * len(nodes)), st.tuples(disturbances, one, few, st.booleans())),
         st.tuples(st.just("force"), one, st.none()),
         st.tuples(st.just("damage"), st.integers(0, 100), st.sampled_from(["flip", "cut", "remove"])),
     )
 
 
 class Bystander:
-    """Presses the interrupt key when it heard of `patience` changes."""
+    """Does something at the change number `patience`, by default it interrupts; then what it does next."""
 
-    def __init__(self, patience: int = 0) -> None:
-        self.patience = patience
+    def __init__(self, patience: int = 0, *acts: Callable[[], None]) -> None:
+        self.patience, self.acts = patience, list(acts or [interrupt]) if patience else []
 
     def changed(self, stage: str, record: StageRecord) -> None:
         self.patience -= 1
-        if self.patience == 0:
-            raise KeyboardInterrupt
+        if self.patience <= 0 and self.acts:
+            self.acts.pop(0)()
 
     def said(self, stage: str, line: str) -> None:
         pass
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 class Model:
@@ -103,6 +121,9 @@ class Model:
         self.file, self.bomb = folder / "file", folder / "bomb"
         self.name = "n0"
         self.file.write_text("f0")
+        self.module = self.toy.home / f"nbs/shared_{next(NUMBERS)}.py"
+        self.shared = 0
+        self.write_module()
         self.constants = dict.fromkeys(nodes, 0)
         self.looks = {name: {"words": 0, "comment": 0, "layout": 0, "traces": 0, "empty": 0} for name in nodes}
         self.known: set[tuple[Any, ...]] = set()  # what is in the cache
@@ -124,10 +145,14 @@ class Model:
             files=(str(self.file),) if node["file"] else (),
         )
 
+    def write_module(self) -> None:
+        self.module.write_text(f"shared = {self.shared}\n")
+
     def write(self, name: str) -> None:
         node, look = self.nodes[name], self.looks[name]
         facts = {"constant": self.constants[name], "stage": name, "project": node["project"]}
         facts |= {"file": str(self.file) if node["file"] else "", "bomb": str(self.bomb / name)}
+        facts |= {"reading": READING.format(module=self.module.stem) if node["module"] else ""}
         facts |= {"coarse": node["coarse"], "folder": node["folder"], "artifact": self.artifact(name)}
         source = CODE.format(**facts)
         if look["comment"]:
@@ -157,6 +182,7 @@ class Model:
             inputs = sorted([self.artifact(n), made[n][0]] for n in node["inputs"])
             extra = self.file.read_text() if node["file"] else None
             facts = [name, self.constants[name], inputs, self.name if node["project"] else None, extra]
+            facts += [self.shared if node["module"] else None]
             found = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
             decides = (name, json.dumps(facts))
             made[name] = (str(int(found[0], 16) // 8) if node["coarse"] else found), decides
@@ -190,7 +216,7 @@ class Model:
         error: BaseException | None = None
         try:
             forced = [force] if force else []
-            pipeline.run(overrides, jobs=2, force=forced, watcher=Bystander(patience))
+            runner.run(overrides, jobs=2, force=forced, watcher=Bystander(patience))
         except (StageError, KeyboardInterrupt) as e:
             error = e
         if fail:
@@ -224,17 +250,37 @@ class Model:
                 assert (path / "v" if path.is_dir() else path).read_text() == values[name][0]
                 self.known.add(values[name][1])
 
-    def do(self, what: str, where: Any, value: Any) -> None:
+    def disturbed(self, patience: int, what: str, where: str, value: int, back: bool) -> None:
+        """Run once, while somebody edits a notebook, a module or a file, and perhaps puts it back."""
+        before = {"constant": self.constants[where], "module": self.shared, "file": self.file.read_text()[1:]}[what]
+        acts = [partial(self.edit, what, where, value), *([partial(self.edit, what, where, before)] if back else [])]
+        bystander = Bystander(patience, *acts)
+        runner.run([f"project.name={self.name}"], jobs=2, watcher=bystander)
+        for act in bystander.acts:  # the run was quicker
+            act()
+        self.toy.ran()
+        self.trusted = False  # whether a result was kept depends on when it was read
+
+    def edit(self, what: str, where: Any, value: Any) -> None:
         if what == "constant":
             self.constants[where] = value
             self.write(where)
+        elif what == "module":
+            self.shared = value
+            self.write_module()
+        elif what == "file":
+            self.file.write_text(f"f{value}")
+
+    def do(self, what: str, where: Any, value: Any) -> None:
+        if what == "during":
+            self.disturbed(where, *value)
+        elif what in ("constant", "module", "file"):
+            self.edit(what, where, value)
         elif where in self.looks and what in self.looks[where]:
             self.looks[where][what] = value
             self.write(where)
         elif what == "name":
             self.name = f"n{value}"
-        elif what == "file":
-            self.file.write_text(f"f{value}")
         elif what == "damage":
             damage(sorted(self.toy.runs.glob("cache/blobs/*/*")), where, value)
             self.trusted = False
@@ -272,10 +318,10 @@ def model(nodes: dict[str, Node], without_kernels: bool = True) -> Iterator[Mode
     """A project of these stages, in which this process works."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         made = Model(Path(folder), nodes)
+        patch.syspath_prepend(made.module.parent)
         with here(made.toy, without_kernels):
             if without_kernels:
-                patch.setattr(pipeline, "compose", made.compose)
-                patch.setattr(run_module, "compose", made.compose)
+                patch.setattr(plan_module, "compose", made.compose)
             else:
                 made.declare()
             yield made
@@ -310,11 +356,11 @@ def test_after_anything_the_artifacts_are_those_of_a_run_from_scratch(data: st.D
 
 
 REAL = {
-    "a": {"inputs": [], "project": True, "file": False, "folder": False, "coarse": False},
-    "b": {"inputs": [], "project": False, "file": True, "folder": True, "coarse": True},
-    "c": {"inputs": ["a", "b"], "project": False, "file": False, "folder": False, "coarse": False},
+    "a": {"inputs": [], "project": True, "file": False, "module": True, "folder": False, "coarse": False},
+    "b": {"inputs": [], "project": False, "file": True, "module": False, "folder": True, "coarse": True},
+    "c": {"inputs": ["a", "b"], "project": False, "file": False, "module": True, "folder": False, "coarse": False},
 }
-HAPPENED = [("words", "b", 1), ("name", None, 1)]
+HAPPENED = [("words", "b", 1), ("during", 1, ("module", "a", 2, True)), ("name", None, 1)]
 
 
 def test_kernels_make_the_same() -> None:

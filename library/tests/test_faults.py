@@ -15,7 +15,7 @@ import pytest
 from conftest import absent
 from toys import Toy, digests, here, kill, none_left, processes, until
 
-from notebento import pipeline
+from notebento.pipeline import runner
 from notebento.pipeline.cache import Cache
 from notebento.core.errors import NotebentoError, UserError
 from notebento.pipeline.engine import StageError
@@ -91,7 +91,7 @@ def check_cache(toy: Toy) -> None:
 def undisturbed(toy: Toy) -> dict[str, str]:
     """The digests of a run that nobody disturbed; nothing is cached afterwards."""
     with here(toy):
-        folder = pipeline.run([])
+        folder = runner.run([])
     expected = digests(Manifest.read(folder))
     shutil.rmtree(folder)
     forget(toy)
@@ -123,7 +123,7 @@ def killed(toy: Toy, expected: dict[str, str], draw: random.Random, kernels: boo
         toy.run("--jobs=2")
     else:
         with here(toy):
-            pipeline.run([])
+            runner.run([])
     assert digests(toy.last()) == expected
     again = set(toy.ran()) & set(finished)
     assert not again, {name: toy.last().stages[name].why for name in again}
@@ -148,7 +148,7 @@ def test_a_killed_stage_finds_its_state_again(toy: Toy) -> None:
     (state,) = toy.runs.glob("cache/work/*/state")
     state.write_text("7")
     with here(toy):
-        folder = pipeline.run([])
+        folder = runner.run([])
         steps = (folder / "work/steps/log").read_text().split()
         assert steps[-1] == "7" and steps.count("0") == 1
         assert load(folder / "artifacts/steps.json") == 8
@@ -183,7 +183,7 @@ stage.write("d.json", 2 * stage.read("n.json"))
     toy.ran()
     toy.log.with_name("go").touch()
     with here(toy):
-        pipeline.run([], until=["double"])
+        runner.run([], until=["double"])
     assert toy.ran() == ["double"]
 
 
@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_and_the_next_run_continues(toy: Toy, kernels: bool)
     toy.stages(count=COUNT, double=(DOUBLE[0], BIG), triple=TRIPLE)
     with disk(toy.runs, "2m") as again, here(toy, without_kernels=not kernels):
         with pytest.raises(NotebentoError, match="no space left on the disk while writing .*d.json") as e:
-            pipeline.run([], jobs=1)
+            runner.run([], jobs=1)
         assert e.value.exit_status == 2
         manifest = toy.last()
         assert manifest.status == "failed"
@@ -241,7 +241,7 @@ def test_a_full_disk_is_said_and_the_next_run_continues(toy: Toy, kernels: bool)
         check_cache(toy)
         again("size=20m")
         toy.ran()
-        assert Manifest.read(pipeline.run([])).status == "done"
+        assert Manifest.read(runner.run([])).status == "done"
         assert toy.ran() == ["double"]
         check_cache(toy)
 
@@ -260,11 +260,11 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
     toy.stages(count=COUNT, double=(DOUBLE[0], DOUBLE[1] + fill))
     with disk(toy.runs, "2m"), here(toy):
         with pytest.raises(UserError, match="no space left on the disk"):
-            pipeline.run([], jobs=1)
+            runner.run([], jobs=1)
         filler.unlink()
         toy.notebook("double", DOUBLE[1])
         toy.ran()
-        assert Manifest.read(pipeline.run([])).status == "done"
+        assert Manifest.read(runner.run([])).status == "done"
         assert toy.ran() == ["double"]
         assert unfinished(toy.runs / "cache") == []
         check_cache(toy)
@@ -273,21 +273,21 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
 def test_a_read_only_store_is_said(toy: Toy) -> None:
     toy.stages(count=COUNT)
     with disk(toy.runs, "4m") as again, here(toy):
-        pipeline.run([])
+        runner.run([])
         for name in ("count", "double"):  # all is cached, and something is to do
             again("ro")
             with pytest.raises(UserError, match="cannot be written: Read-only file system.*\n.*NOTEBENTO_RUNS"):
-                pipeline.run([])
+                runner.run([])
             again("rw")
             toy.stages(count=COUNT, double=DOUBLE)
             assert name
-        assert Manifest.read(pipeline.run([])).status == "done"
+        assert Manifest.read(runner.run([])).status == "done"
 
 
 @pytest.mark.parametrize("how", ["flip", "flip and keep its time", "cut", "remove"])
 def test_a_damaged_artifact_is_found_named_and_made_again(inside: Toy, how: str) -> None:
     toy = inside.stages(count=COUNT, double=DOUBLE)
-    pipeline.run([])
+    runner.run([])
     expected = digests(toy.last())
     blob = toy.blob("n.json")
     facts = blob.stat()
@@ -303,18 +303,18 @@ def test_a_damaged_artifact_is_found_named_and_made_again(inside: Toy, how: str)
         os.utime(blob, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     toy.notebook("double", DOUBLE[1], "1")  # so that it runs, and reads what is damaged
     toy.ran()
-    pipeline.run([])
+    runner.run([])
     assert toy.ran() == ["count", "double"]
     assert digests(toy.last()) == expected
     assert toy.last().stages["count"].why == ["damaged in the cache: n.json"]
     check_cache(toy)
-    pipeline.run([])
+    runner.run([])
     assert toy.ran() == []
 
 
 def test_a_damaged_record_is_never_believed(inside: Toy) -> None:
     toy = inside.stages(count=COUNT, double=DOUBLE)
-    pipeline.run([])
+    runner.run([])
     expected = digests(toy.last())
     draw = random.Random(3)
     for record in sorted((toy.runs / "cache/records").glob("*/*.record")):
@@ -324,14 +324,14 @@ def test_a_damaged_record_is_never_believed(inside: Toy) -> None:
             record.write_bytes(
                 content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
             )
-            pipeline.run([])
+            runner.run([])
             assert digests(toy.last()) == expected, content[place - 20 : place + 20]
             record.write_bytes(content)
 
 
 def test_a_damaged_manifest_is_said(inside: Toy) -> None:
     inside.stages(count=COUNT)
-    folder = pipeline.run([])
+    folder = runner.run([])
     manifest = folder / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b"done", b"d\xffne"))
     with pytest.raises(UserError, match="is not a manifest"):
@@ -362,7 +362,7 @@ CYCLE = {
 def test_a_pipeline_that_cannot_work_is_refused_before_anything_runs(inside: Toy, stages: dict, message: str) -> None:
     inside.stages(**{name: (declared, "1") for name, (declared, _) in stages.items()})
     with pytest.raises(UserError, match=message):
-        pipeline.run([])
+        runner.run([])
     assert inside.ran() == []
     assert list(inside.runs.glob("2*")) == []
 
@@ -377,10 +377,10 @@ stage.write("n.json", 3)
 """
     inside.stages(flaky=({"outputs": ["n.json"], "recorded": ["other.json"], "retries": 1}, tries))
     with pytest.raises(StageError, match="not yet"):
-        pipeline.run([])
+        runner.run([])
     assert inside.ran() == ["flaky", "flaky"]
     inside.stages(flaky=({"outputs": ["n.json"], "retries": 2}, tries.replace("other", "n")))
-    assert Manifest.read(pipeline.run([])).status == "done"
+    assert Manifest.read(runner.run([])).status == "done"
     assert inside.ran() == ["flaky"] * 3
 
 
@@ -393,14 +393,14 @@ with open({str(inside.log)!r}) as log:
 """
     inside.stages(flaky=({"outputs": ["n.json"], "retries": 1}, first))
     with pytest.raises(NotebentoError, match="declares 'n.json' and did not write it"):
-        pipeline.run([])
+        runner.run([])
 
 
 def test_wrong_input_is_not_tried_again(inside: Toy) -> None:
     wrong = 'from notebento.core.errors import UserError\nraise UserError("no rows")'
     inside.stages(wrong=({"retries": 3}, wrong))
     with pytest.raises(StageError, match="no rows") as e:
-        pipeline.run([])
+        runner.run([])
     assert e.value.exit_status == 2
     assert inside.ran() == ["wrong"]
 
@@ -443,7 +443,7 @@ def test_what_went_wrong_is_named_and_the_rest_is_done(toy: Toy) -> None:
 
 def test_a_kernel_that_does_not_start_takes_no_other_with_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """No memory for a second kernel: the first stage is done, and nothing is left."""
-    from notebento import engine
+    from notebento.pipeline import engine
 
     class Fails(engine.Kernel):
         def __init__(self, folder: Path) -> None:
@@ -454,7 +454,7 @@ def test_a_kernel_that_does_not_start_takes_no_other_with_it(toy: Toy, monkeypat
     monkeypatch.setattr(engine, "Kernel", Fails)
     toy.stages(count=COUNT, other=({"outputs": ["o.json"]}, "time.sleep(1)\nstage.write('o.json', 1)"))
     with here(toy, without_kernels=False), pytest.raises(MemoryError, match="no more kernels"):
-        pipeline.run([], jobs=2)
+        runner.run([], jobs=2)
     assert sorted(r.status for r in toy.last().stages.values()) == ["done", "failed"]
     assert none_left(toy, 1) == []
 
@@ -492,7 +492,7 @@ def test_a_run_killed_while_it_starts_a_kernel_leaves_none_where_a_session_adopt
 def test_what_a_killed_process_of_this_number_was_writing_is_no_obstacle(inside: Toy) -> None:
     """In a container every run may have the same process number."""
     inside.stages(count=COUNT, folder=LONG["folder"])
-    pipeline.run([], into="same")
+    runner.run([], into="same")
     for path in (p for p in inside.runs.rglob("*") if p.name[0] != "."):
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         if path.is_dir():
@@ -503,6 +503,6 @@ def test_what_a_killed_process_of_this_number_was_writing_is_no_obstacle(inside:
     (inside.runs / f".latest.{os.getpid()}").symlink_to("nowhere")
     for blob in (inside.runs / "cache/blobs").glob("*/[!.]*"):
         blob.unlink()
-    assert Manifest.read(pipeline.run([], into="same")).status == "done"
-    assert Manifest.read(pipeline.run([])).status == "done"
+    assert Manifest.read(runner.run([], into="same")).status == "done"
+    assert Manifest.read(runner.run([])).status == "done"
     check_cache(inside)

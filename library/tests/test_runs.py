@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toys import Toy, here, kill, until
 
-import notebento.run
+from notebento.core import stage as stage_module
 from notebento.core.compose import combinations
 from notebento.core.errors import UserError
 from notebento.pipeline.engine import StageError
@@ -156,7 +156,7 @@ def test_a_stage_that_was_tried_again_elsewhere_opens_in_the_run_that_failed(toy
     with here(toy):
         stage = Stage.open("double", [], str(failed))
     assert stage.work.is_dir() and not list(stage.work.iterdir())
-    os.close(notebento.core.stage._HELD.pop(stage.work.resolve()))
+    os.close(stage_module._HELD.pop(stage.work.resolve()))
 
 
 def test_a_sweep_is_planned_and_is_the_newest_run(toy: Toy) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
-import notebento.run
-from notebento import pipeline
+from notebento.core import stage as stage_module
+from notebento.pipeline import runner
 from notebento.core.compose import project_root
 from notebento.pipeline.engine import Job, StageError
 from notebento.pipeline.keys import first_line
@@ -28,6 +28,14 @@ PARAMETERS = 'overrides = []\nrun_dir = ""'
 HEAD = "import os, time\nfrom pathlib import Path\nfrom notebento.core.stage import Stage"
 OPEN = 'stage = Stage.open("{name}", overrides, run_dir)'
 LOG = 'with open({log!r}, "a") as log:\n    log.write("{name}\\n")'
+CONF = """
+defaults: [notebento, _self_, {model: null}, {pipeline: default}, {experiment: null}]
+project: {name: toy}
+"""
+LAB = """# @package _global_
+registry: {ledger: "${project.name}-lab"}
+trainer: {epochs: 2}
+"""
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 
 
@@ -51,8 +59,13 @@ class Toy:
 
     def __init__(self, folder: Path) -> None:
         self.home, self.runs, self.log = folder / "project", folder / "runs", folder / "log"
-        shutil.copytree(project_root() / "conf", self.home / "conf")
+        (self.home / "conf" / "pipeline").mkdir(parents=True)
+        (self.home / "conf" / "experiment").mkdir()
+        (self.home / "conf" / "model").mkdir()
         (self.home / "nbs").mkdir()
+        (self.home / "conf" / "config.yaml").write_text(CONF)
+        (self.home / "conf" / "experiment" / "lab.yaml").write_text(LAB)
+        self.declare({})
         self.log.touch()
         self.environ = {"NOTEBENTO_HOME": str(self.home), "NOTEBENTO_RUNS": str(self.runs)}
 
@@ -184,8 +197,8 @@ class Threads:
             job.executed.parent.mkdir(parents=True, exist_ok=True)
             job.executed.write_text(text)
             work = (Path(job.run_dir) / "work" / job.stage).resolve()
-            if work in notebento.core.stage._HELD:  # a kernel would have ended now
-                os.close(notebento.core.stage._HELD.pop(work))
+            if work in stage_module._HELD:  # a kernel would have ended now
+                os.close(stage_module._HELD.pop(work))
 
     def _cell(self, job: Job, number: int, source: str, names: dict[str, Any]) -> None:
         try:
@@ -198,14 +211,14 @@ class Threads:
 @contextmanager
 def here(toy: Toy, without_kernels: bool = True) -> Iterator[Toy]:
     """In this block this process works in `toy`."""
-    before, local = dict(os.environ), pipeline.Local
+    before, local = dict(os.environ), runner.Local
     os.environ.update(toy.environ)
     if without_kernels:
-        pipeline.Local = Threads  # type: ignore[misc, assignment]
+        runner.Local = Threads  # type: ignore[misc, assignment]
     try:
         yield toy
     finally:
         os.environ.clear()
         os.environ.update(before)
-        pipeline.Local = local  # type: ignore[misc]
+        runner.Local = local  # type: ignore[misc]
         assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "a timeout still waits"

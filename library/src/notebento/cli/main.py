@@ -76,6 +76,7 @@ def run(
 
     Exit status: 0 done, 1 the gate refused the model, 2 the input is wrong, 3 something broke.
     """
+    from notebento.pipeline import plan as planning
     from notebento.pipeline import runner, terminal
 
     given = overrides or []
@@ -85,7 +86,7 @@ def run(
     if multirun and into:
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
-        plans = [runner.plan(runner.open_run(chosen, into, **options)) for chosen in combined]
+        plans = [planning.plan(planning.open_run(chosen, into, planning=True, **options)) for chosen in combined]
         _show_plans(combined, plans, multirun, as_json)
         return
     with terminal.Board(err if as_json else out, verbose) as board:

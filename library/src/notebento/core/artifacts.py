@@ -169,6 +169,8 @@ class Manifest(msgspec.Struct):
     environment: dict[str, Any]
     stages: dict[str, StageRecord]
     external: dict[str, Artifact] = {}  # inputs that no stage of this run made, such as the champion
+    conf: str = ""  # digest of what decided the configuration; empty where that is also the environment
+    library: str = ""  # digest of the library's modules
 
     @classmethod
     def read(cls, run_dir: Path) -> "Manifest":

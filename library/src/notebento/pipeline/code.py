@@ -100,7 +100,8 @@ def read_code(path: Path, package: str = "") -> Code:
 
 def _code_cells(path: Path) -> list[dict[str, Any]]:
     try:
-        return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]  # of papermill
     except FileNotFoundError as e:
         raise UserError(f"there is no notebook {path}", fix="see `notebook:` in conf/pipeline/") from e
     except (json.JSONDecodeError, KeyError, TypeError) as e:
@@ -200,7 +201,7 @@ class Module(msgspec.Struct, frozen=True):
 class Project:
     """The code of the project in `root`: its notebooks, what they export, and the modules that they import.
 
-    A module that is behind its notebook counts as its notebook will export it. With `remember=False` nothing is written.
+    A module that is behind its notebook counts as the notebook will export it. `remember=False` writes nothing.
     """
 
     def __init__(self, root: Path, remember: bool = True) -> None:
@@ -308,8 +309,8 @@ def sources(notebook: str, groups: Mapping[str, Any], project: Project) -> list[
     found = Sources(project)
     found.add(i for c in code.cells for i in c.imports)
     found.add(_targets(groups))
-    own = project.module(project.exports.get(notebook, ""))  # is in the notebook
-    modules = [found.modules[name] for name in sorted(found.modules) if not own or name != own.name]
+    own = project.module(project.exports[notebook]) if notebook in project.exports else None
+    modules = [found.modules[name] for name in sorted(found.modules) if not own or name != own.name]  # it is above
     return [Module(notebook, path, code.cells), *modules]
 
 
