@@ -11,20 +11,19 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import after_loading
+from flights.features import flights
 from test_lookup import NOON, toy_graph
 from test_lookup import toy as toy  # a fixture
 
-from notebento.evaluation.ablation import importance, loss, without_views
-from notebento.features.expectations import Expectation, Watch, expectations, too_old, unexpected
-from notebento.evaluation.ablation import targets
-from notebento.registry.catalogue import entries, features_page, newest
 from notebento.core.compose import compose
 from notebento.core.errors import UserError
-from notebento.models.bundle import Signature
-from flights.features import flights
 from notebento.data.snapshot import contracts_of
+from notebento.evaluation.ablation import importance, loss, targets, without_views
+from notebento.features.expectations import Expectation, Watch, expectations, too_old, unexpected
 from notebento.features.schema import FeatureSet, Field
 from notebento.features.views import Events, Table, Value, View, count, maximum, mean, share, since, total
+from notebento.models.bundle import Signature
+from notebento.registry.catalogue import entries, features_page, newest
 
 
 def small() -> FeatureSet:

@@ -9,19 +9,19 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
+from flights.data import Flights, as_known
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
+from notebento.core.artifacts import digest, save
 from notebento.core.compose import compose
 from notebento.core.config import DataConfig, Node, TableContract, convert
 from notebento.core.errors import UserError
-from flights.data import Flights, as_known
 from notebento.data.contract import keep
 from notebento.data.snapshot import contract_of, profile, take
 from notebento.data.sources import Table, read_file, read_query
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
-from notebento.core.artifacts import digest, save
 
 
 def clock(text: str) -> dt.datetime:

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_store import HOUR, START, busy_table, redis, settings_of  # noqa: F401 (a fixture)
 from histories import toy_views
+from test_store import HOUR, START, busy_table, redis, settings_of  # noqa: F401 (a fixture)
 
-from notebento.online.backends import SqliteStore, StoreError
+from notebento.core.artifacts import save
 from notebento.core.compose import compose
 from notebento.core.errors import UserError
-from notebento.registry.retention import definitions, forget, needed
-from notebento.online.layout import definition_of
-from notebento.registry.registry import Ledger, Lineage, Registry
-from notebento.core.artifacts import save
-from notebento.online.store import FeatureStore
 from notebento.features.schema import FeatureSet
 from notebento.features.views import View
+from notebento.online.backends import SqliteStore, StoreError
+from notebento.online.layout import definition_of
+from notebento.online.store import FeatureStore
+from notebento.registry.registry import Ledger, Lineage, Registry
+from notebento.registry.retention import definitions, forget, needed
 
 ASKED = [{"who": f"e{i}", "predict_at": START + 9 * HOUR} for i in range(40)]
 PASSED = {"passed": True}

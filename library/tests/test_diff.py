@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from notebento.core.artifacts import Manifest, StageRecord, describe, save
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare, first_difference, table_change
 from notebento.pipeline.comparison import blocks, shown
-from notebento.core.artifacts import Manifest, StageRecord, describe, save
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),

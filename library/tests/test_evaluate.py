@@ -13,11 +13,22 @@ from notebento.core.config import BoundConfig
 from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources, Ridge, fit_baselines
 from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, verdict
-from notebento.evaluation.metrics import METRICS, Resamples, bootstrap, compare, day_numbers, defined, groups_of_equal_size, interval, intervals, measure
+from notebento.evaluation.metrics import (
+    METRICS,
+    Resamples,
+    bootstrap,
+    compare,
+    day_numbers,
+    defined,
+    groups_of_equal_size,
+    interval,
+    intervals,
+    measure,
+)
 from notebento.evaluation.plots import predictions
 from notebento.evaluation.slices import slice_values, slices
-from notebento.models.bundle import Signature
 from notebento.models.base import Rows
+from notebento.models.bundle import Signature
 
 
 def binary(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,27 @@ from onnx import numpy_helper
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.metrics import f1_score
 
-from notebento.core.errors import NotebentoError, UserError
-from notebento.models.bundle import BATCHES, EDGES, Graph, Signature, best_threshold, check_parity, describe_numbers, describe_strings, differences, edge_rows, golden, golden_difference, graph_facts, reference, write_bundle
-from notebento.models.base import Rows
-from notebento.models.lightgbm import LightGBM
 from notebento.core.artifacts import digest
+from notebento.core.errors import NotebentoError, UserError
+from notebento.models.base import Rows
+from notebento.models.bundle import (
+    BATCHES,
+    EDGES,
+    Graph,
+    Signature,
+    best_threshold,
+    check_parity,
+    describe_numbers,
+    describe_strings,
+    differences,
+    edge_rows,
+    golden,
+    golden_difference,
+    graph_facts,
+    reference,
+    write_bundle,
+)
+from notebento.models.lightgbm import LightGBM
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 18, "ai.onnx.ml" : 3]>

@@ -15,11 +15,11 @@ import pytest
 from conftest import absent
 from toys import Toy, digests, here, kill, none_left, processes, until
 
+from notebento.core.artifacts import Manifest, digest, load
+from notebento.core.errors import NotebentoError, UserError
 from notebento.pipeline import runner
 from notebento.pipeline.cache import Cache
-from notebento.core.errors import NotebentoError, UserError
 from notebento.pipeline.engine import StageError
-from notebento.core.artifacts import Manifest, digest, load
 from notebento.pipeline.history import history
 
 NIGHTLY = pytest.mark.nightly

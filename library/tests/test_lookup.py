@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from flights.features import Flights, flights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_serve import GRAPH, free_port, process, settled
@@ -19,17 +20,16 @@ from test_stream import settings as store_settings
 from notebento.core.compose import compose
 from notebento.core.config import CardConfig, RegistryConfig, plain
 from notebento.core.errors import UserError
+from notebento.data.snapshot import contracts_of
+from notebento.features.schema import from_records
 from notebento.models.bundle import Field, Graph, Signature, golden, numbers, strings, write_bundle
-from flights.features import Flights, flights
-from notebento.serving.lookup import Assembly, Inbox, Lookup, Names, store_config
+from notebento.online.rows import RowError
+from notebento.online.store import FeatureStore, asked_at
+from notebento.online.stream import Folder, Follower, follow
 from notebento.registry.registry import Lineage, Registry
 from notebento.serving.deploy import deploy, server
+from notebento.serving.lookup import Assembly, Inbox, Lookup, Names, store_config
 from notebento.serving.responder import Responder
-from notebento.online.store import FeatureStore, asked_at
-from notebento.data.snapshot import contracts_of
-from notebento.online.rows import RowError
-from notebento.online.stream import Folder, Follower, follow
-from notebento.features.schema import from_records
 
 # The toy: how late a carrier's flights left in the last two hours, and how that changed.
 FEATURES = """

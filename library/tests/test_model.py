@@ -22,7 +22,19 @@ from notebento.core.config import build
 from notebento.core.errors import UserError
 from notebento.models.base import Inputs, Rows, Vocabulary, check_rows, combine, load, with_vocabulary
 from notebento.models.lightgbm import LightGBM, parse_trees
-from notebento.models.tabm import Answer, Embedding, Learner, Network, TabM, answer_loss, fit_bins, fit_scale, members_loss, out_of_fold, taught
+from notebento.models.tabm import (
+    Answer,
+    Embedding,
+    Learner,
+    Network,
+    TabM,
+    answer_loss,
+    fit_bins,
+    fit_scale,
+    members_loss,
+    out_of_fold,
+    taught,
+)
 
 DATA = {"breast_cancer": load_breast_cancer, "iris": load_iris, "wine": load_wine, "diabetes": load_diabetes}
 TASK = {"breast_cancer": "binary", "iris": "multiclass", "wine": "multiclass", "diabetes": "regression"}

@@ -22,7 +22,18 @@ from sqlalchemy.exc import DBAPIError
 from notebento.core.config import CardConfig, RegistryConfig
 from notebento.core.errors import GateError, NotebentoError, UserError
 from notebento.registry.card import card, card_page
-from notebento.registry.registry import Interval, Ledger, Lineage, Registry, Version, champion_folder, content, entry, lineage, version_name
+from notebento.registry.registry import (
+    Interval,
+    Ledger,
+    Lineage,
+    Registry,
+    Version,
+    champion_folder,
+    content,
+    entry,
+    lineage,
+    version_name,
+)
 
 PASSED = {"passed": True, "reasons": []}
 CARD = CardConfig("Planning connections.", ("One year only.",), "the flights team")

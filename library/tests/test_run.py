@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notebento.core.artifacts import Manifest, atomic_write, digest, load, save
 from notebento.core.config import StageConfig
 from notebento.core.errors import UserError
-from notebento.core.artifacts import Manifest, atomic_write, digest, load, save
 from notebento.core.stage import ancestors, order
 
 

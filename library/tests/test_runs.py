@@ -12,13 +12,13 @@ import pytest
 from toys import Toy, here, kill, until
 
 from notebento.core import stage as stage_module
+from notebento.core.artifacts import Manifest
 from notebento.core.compose import combinations
 from notebento.core.errors import UserError
-from notebento.pipeline.engine import StageError
-from notebento.pipeline.runner import run, sweep
-from notebento.core.artifacts import Manifest
 from notebento.core.stage import Stage
+from notebento.pipeline.engine import StageError
 from notebento.pipeline.history import clean, find_run, history, verify
+from notebento.pipeline.runner import run, sweep
 
 COUNT = ({"outputs": ["n.json"]}, 'stage.write("n.json", {"n": [1, 2, 3]})')
 DOUBLE = (

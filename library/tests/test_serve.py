@@ -23,10 +23,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebento.features.expectations import Watch
 from notebento.core.compose import project_root
 from notebento.core.config import CardConfig, RegistryConfig, ServeConfig, plain
 from notebento.core.errors import NotebentoError, UserError
+from notebento.features.expectations import Watch
 from notebento.models.bundle import Field, Graph, Signature, golden, write_bundle
 from notebento.registry.registry import Lineage, Registry, Version
 from notebento.serving.deploy import build_bento, deploy, server

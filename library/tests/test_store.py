@@ -19,8 +19,7 @@ import msgspec
 import polars as pl
 import pytest
 from conftest import absent
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from flights.features import flights
 from histories import (
     START,
     TIME,
@@ -33,15 +32,16 @@ from histories import (
     told_again,
     toy_views,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from notebento.online.backends import SqliteStore, StoreError
 from notebento.core.compose import compose
 from notebento.core.errors import UserError
-from flights.features import flights
-from notebento.online.parity import check
-from notebento.online.store import FeatureStore, as_told
 from notebento.features.schema import TEXT, FeatureSet, rows_of, seen_before
 from notebento.features.views import Events, Table, Value, View, count, last
+from notebento.online.backends import SqliteStore, StoreError
+from notebento.online.parity import check
+from notebento.online.store import FeatureStore, as_told
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NAMES = {corrected: [n for v in toy_views(corrected).views for n in v.columns] for corrected in (False, True)}

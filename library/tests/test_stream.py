@@ -18,12 +18,12 @@ import msgspec
 import polars as pl
 import pytest
 from conftest import absent
+from flights.features import flights
 
 from notebento.core.compose import compose
 from notebento.core.config import StoreConfig
-from flights.features import flights
-from notebento.online.store import FeatureStore
 from notebento.data.snapshot import contracts_of
+from notebento.online.store import FeatureStore
 from notebento.online.stream import Folder, Follower, Lag, RedisStream, StreamError, follow, open_source, publish
 
 DAWN = datetime(2013, 1, 15, 7, tzinfo=UTC)

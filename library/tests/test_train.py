@@ -18,12 +18,12 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from notebento import train
+from notebento.core.artifacts import digest
 from notebento.core.compose import compose
 from notebento.core.config import TrainerConfig, convert, plain
 from notebento.core.errors import NotebentoError, UserError
-from notebento.models.base import load
-from notebento.core.artifacts import digest
 from notebento.core.stage import Stage
+from notebento.models.base import load
 from notebento.training.job import Job
 from notebento.training.trainer import Batches, LightningTrainer, one_cycle, seed_of
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +17,10 @@ import psutil
 import yaml
 
 from notebento.core import stage as stage_module
+from notebento.core.artifacts import Manifest
 from notebento.pipeline import runner
-from notebento.core.compose import project_root
 from notebento.pipeline.engine import Job, StageError
 from notebento.pipeline.keys import first_line
-from notebento.core.artifacts import Manifest
 
 PARAMETERS = 'overrides = []\nrun_dir = ""'
 HEAD = "import os, time\nfrom pathlib import Path\nfrom notebento.core.stage import Stage"
