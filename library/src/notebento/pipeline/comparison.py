@@ -151,8 +151,8 @@ def _choice(override: str) -> tuple[str, str]:
     name, _, value = override.lstrip("+~").partition("=")
     return name, value
 
-# %% ../../../nbs/pipeline/comparison.ipynb #28ee5bbc
-# As the signs in evaluate's METRICS, which is not imported: it needs torch.
+# %% ../../../nbs/pipeline/comparison.ipynb #93063bd4
+# As the signs in METRICS of evaluation.metrics, which is not imported: a sweep's table needs neither NumPy nor polars.
 LOWER = frozenset(("log_loss", "brier", "ece", "rmse", "mae"))
 
 
