@@ -38,8 +38,9 @@ from notebento.core.compose import compose
 from notebento.core.config import StoreConfig
 from flights.features import flights
 from notebento.online.parity import check
-from notebento.online.store import FeatureStore, as_told, snapshot
-from notebento.online.stream import publish
+from notebento.online.materialize import as_told
+from notebento.online.store import FeatureStore, snapshot
+from notebento.online.sources import publish
 from notebento.features.schema import FeatureSet, Field, compute, derive, outputs, rows_of
 from notebento.features.views import Events, Table, Value, View, last, read_events
 
@@ -317,7 +318,7 @@ def online(folder: Path, rows: pl.DataFrame, tables: Tables) -> None:
     with FeatureStore.open(flights, settings(folder)) as store:
         began = time.perf_counter()
         store.materialize(tables, end)
-        states = store.store._db.execute("SELECT count(*) FROM state").fetchone()[0]  # type: ignore[attr-defined]
+        states = store.backend._db.execute("SELECT count(*) FROM state").fetchone()[0]  # type: ignore[attr-defined]
         print(f"online: the year materialized in {time.perf_counter() - began:.0f} s, {states:,} states")
         recent = rows.filter(pl.col("predict_at") > end - DAY)
         asked = recent.select(*flights.record, "predict_at").sample(min(500, len(recent)), seed=0).to_dicts()
@@ -501,7 +502,7 @@ def main() -> int:
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
     config = compose()
-    tables = snapshot(config.data)
+    tables = newest_tables(config.data)
     rows = rows_of(tables, config.data)
     versions = f"polars {pl.__version__}, SQLite {sqlite3.sqlite_version}"
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {versions}")

@@ -22,7 +22,7 @@ from notebento.online.backends import SqliteStore, StoreError
 from notebento.online.layout import definition_of
 from notebento.online.store import FeatureStore
 from notebento.registry.registry import Ledger, Lineage, Registry
-from notebento.registry.retention import definitions, forget, needed
+from notebento.registry.retention import definitions, needed
 
 ASKED = [{"who": f"e{i}", "predict_at": START + 9 * HOUR} for i in range(40)]
 PASSED = {"passed": True}
@@ -54,9 +54,9 @@ def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_pat
         for store in (one, other):
             store.materialize({"t": table}, START + 10 * HOUR)
         before = {store: store.read(ASKED) for store in (one, other)}
-        held = one.store.held(8)
-        assert held.keys() == {one.layout.digest, other.layout.digest}
-        assert all(states > 100 and size > 10 * states for states, size in held.values())
+        held = one.held()
+        assert held.keys() == {one.layout.digest.hex(), other.layout.digest.hex()}
+        assert all(each.states > 100 and each.bytes > 10 * each.states for each in held.values())
     seen, stop = {"kept": [], "old": []}, threading.Event()
 
     def look(name: str, views: FeatureSet) -> None:
@@ -70,8 +70,8 @@ def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_pat
     try:
         until(lambda: all(len(answers) > 3 for answers in seen.values()))
         with FeatureStore.open(kept, config) as store:
-            forget(store.store, other.layout.digest.hex())
-            assert store.store.held(8) == {one.layout.digest: held[one.layout.digest]}
+            store.clear(other.layout.digest.hex())
+            assert store.held() == {one.layout.digest.hex(): held[one.layout.digest.hex()]}
         said = len(seen["kept"])
         until(lambda: len(seen["kept"]) >= said + 3 and "not materialized" in seen["old"][-1].why[0])
     finally:
@@ -87,16 +87,16 @@ def test_who_fills_a_store_notices_that_it_was_emptied(backend, tmp_path, redis,
     config = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="filling")
     table = {"t": busy_table(100)}
     with FeatureStore.open(toy_views(), config) as store:
-        write, digest, emptied = store.store.write, store.layout.digest, []
+        write, digest, emptied = store.backend.write, store.layout.digest, []
 
         def emptying(revision, put, drop=()):
             written = write(revision, put, drop)
             if not emptied and any(key.startswith(digest + b"L") for key, _, _ in put):
                 emptied.append(True)
-                forget(store.store, digest.hex())
+                store.clear(digest.hex())
             return written
 
-        monkeypatch.setattr(store.store, "write", emptying)
+        monkeypatch.setattr(store.backend, "write", emptying)
         with pytest.raises(StoreError, match="removed while they were written"):
             store.materialize(table, START + HOUR)
         assert store.clock is None
@@ -110,9 +110,9 @@ def test_stores_on_one_server_do_not_see_each_other(redis):  # noqa: F811
         FeatureStore.open(toy_views(), redis.store(name="ab")) as two,
     ):
         two.materialize({"t": busy_table(100)}, START + HOUR)
-        assert one.store.held(8) == {}
-        forget(one.store, two.layout.digest.hex())
-        assert two.clock == START + HOUR and len(two.store.held(8)) == 1
+        assert one.held() == {}
+        one.clear(two.layout.digest.hex())
+        assert two.clock == START + HOUR and len(two.held()) == 1
 
 
 def registered(folder: Path, name: str, maker: dict, views: str = "", ledger: str = "default") -> tuple[Registry, str]:

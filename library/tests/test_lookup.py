@@ -17,15 +17,17 @@ from test_serve import SETTINGS as SERVE
 from test_stream import DAWN, Server, opened, story
 from test_stream import settings as store_settings
 
+from notebento.core.clock import prediction_time
 from notebento.core.compose import compose
 from notebento.core.config import CardConfig, RegistryConfig, plain
 from notebento.core.errors import UserError
 from notebento.data.snapshot import contracts_of
 from notebento.features.schema import from_records
 from notebento.models.bundle import Field, Graph, Signature, golden, numbers, strings, write_bundle
+from notebento.online.ingest import Follower, follow
 from notebento.online.rows import RowError
-from notebento.online.store import FeatureStore, asked_at
-from notebento.online.stream import Folder, Follower, follow
+from notebento.online.sources import Folder
+from notebento.online.store import FeatureStore
 from notebento.registry.registry import Lineage, Registry
 from notebento.serving.deploy import deploy, server
 from notebento.serving.lookup import Assembly, Inbox, Lookup, Names, store_config
@@ -263,8 +265,8 @@ def test_a_store_is_where_the_environment_says(monkeypatch):
 
 def test_as_of_when():
     lead = timedelta(hours=2)
-    assert asked_at(datetime(1, 1, 1, tzinfo=UTC), lead, NOON) == NOON  # two hours before the calendar begins
-    assert asked_at(None, lead, NOON) == NOON
+    assert prediction_time(datetime(1, 1, 1, tzinfo=UTC), lead, NOON) == NOON  # two hours before the calendar begins
+    assert prediction_time(None, lead, NOON) == NOON
 
 
 # ---- the flights, whose features are many
@@ -346,8 +348,8 @@ def test_lookup_reads_once_for_a_batch(morning, monkeypatch):
     record = {"carrier": "AA", "flight": 1.0, "tailnum": "N10001", "origin": "JFK", "dest": "BOS", "distance": 187.0}
     record |= {"sched_dep": DAWN + timedelta(hours=5), "sched_arr": DAWN + timedelta(hours=6)}
     lookup([record], [DAWN + timedelta(hours=3)])
-    inner = lookup._store.store.read
-    monkeypatch.setattr(lookup._store.store, "read", lambda *a: reads.append(a) or inner(*a))
+    inner = lookup._store.backend.read
+    monkeypatch.setattr(lookup._store.backend, "read", lambda *a: reads.append(a) or inner(*a))
     found = lookup([record] * 20, [DAWN + timedelta(hours=3)] * 20)
     assert len(reads) == 1
     assert lookup.inputs([record] * 20, found)[0].shape == (20, len(schema.numeric))

@@ -40,8 +40,9 @@ from notebento.core.errors import UserError
 from notebento.features.schema import TEXT, FeatureSet, rows_of, seen_before
 from notebento.features.views import Events, Table, Value, View, count, last
 from notebento.online.backends import SqliteStore, StoreError
+from notebento.online.materialize import as_told
 from notebento.online.parity import check
-from notebento.online.store import FeatureStore, as_told
+from notebento.online.store import FeatureStore
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NAMES = {corrected: [n for v in toy_views(corrected).views for n in v.columns] for corrected in (False, True)}

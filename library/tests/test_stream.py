@@ -23,8 +23,9 @@ from flights.features import flights
 from notebento.core.compose import compose
 from notebento.core.config import StoreConfig
 from notebento.data.snapshot import contracts_of
+from notebento.online.ingest import Follower, follow
+from notebento.online.sources import Folder, Lag, RedisStream, StreamError, open_source, publish
 from notebento.online.store import FeatureStore
-from notebento.online.stream import Folder, Follower, Lag, RedisStream, StreamError, follow, open_source, publish
 
 DAWN = datetime(2013, 1, 15, 7, tzinfo=UTC)
 TEXT, TIME, WHOLE, REAL = pl.String(), pl.Datetime("us", "UTC"), pl.Int64(), pl.Float64()

@@ -102,7 +102,9 @@ def materialize(
 ) -> None:
     """Fill the online store from the newest snapshot, or bring it on from where it stopped."""
     from notebento.core.clock import utc
-    from notebento.online.store import FeatureStore, snapshot, views_of
+    from notebento.data.snapshot import newest_tables
+    from notebento.features.schema import views_of
+    from notebento.online.store import FeatureStore
 
     config = compose(overrides or [])
     views = views_of(build(config.features))
@@ -112,8 +114,8 @@ def materialize(
         raise UserError(f"{until:%Y-%m-%d %H:%M} UTC has not come yet", fix="--as-of takes a time until now")
     with FeatureStore.open(views, config.store) as store, _bar(None if fresh else store.clock, until, as_json) as watch:
         began = time.perf_counter()
-        done = store.materialize(snapshot(config.data), until, watch, fresh)
-        held = {} if as_json else store.store.held(len(store.layout.digest))
+        done = store.materialize(newest_tables(config.data), until, watch, fresh)
+        held = {} if as_json else store.held()
     if as_json:
         print_json(done)
         return
@@ -123,7 +125,7 @@ def materialize(
     out.print(f"{until_then}: {what}", highlight=False, soft_wrap=True)
     if done.clock > until:
         err.print(f"it was there already, past {until:%Y-%m-%d %H:%M}: --fresh fills it anew", highlight=False)
-    if others := [states for digest, (states, _) in held.items() if digest != store.layout.digest]:
+    if others := [each.states for definition, each in held.items() if definition != store.layout.digest.hex()]:
         what = f"{sum(others):,} states of {counted(len(others), 'other definition')}"
         err.print(f"{what}: notebento features gc removes what nobody needs", highlight=False, soft_wrap=True)
 
@@ -134,16 +136,17 @@ def gc(dry_run: DryRun = False, overrides: Overrides = None, as_json: AsJson = F
 
     Those of this configuration stay, and those of every ledger's champion and of the version to which a rollback leads.
     """
-    from notebento.online.store import FeatureStore, views_of
+    from notebento.features.schema import views_of
+    from notebento.online.store import FeatureStore
     from notebento.pipeline.report import size
-    from notebento.registry.retention import definitions, forget, needed
+    from notebento.registry.retention import definitions, needed
 
     config = compose(overrides or [])
     with FeatureStore.open(views_of(build(config.features)), config.store) as store:
-        found = definitions(store.store, needed(config))
+        found = definitions(store, needed(config))
         removed = [d for d in found if not d.needed_by]
         for definition in [] if dry_run else removed:
-            forget(store.store, definition.digest)
+            store.clear(definition.digest)
     if as_json:
         print_json({"kept": [d for d in found if d.needed_by], "removed": removed, "dry_run": dry_run})
         return
@@ -206,16 +209,16 @@ def parity(
     Exit status: 0 all are the same, 1 some are not.
     """
     from notebento.core.clock import utc
-    from notebento.features.schema import rows_of
+    from notebento.data.snapshot import newest_tables
+    from notebento.features.schema import rows_of, views_of
     from notebento.features.views import microseconds
     from notebento.online.parity import check, require_parity
-    from notebento.online.store import snapshot, views_of
 
     config = compose(overrides or [])
     views, steps = views_of(build(config.features)), timedelta(microseconds=microseconds(step))
     begin, until = utc(start), utc(end)
     with _bar(begin, until, as_json) as watch:
-        tables = snapshot(config.data)
+        tables = newest_tables(config.data)
         found = check(views, config.store, rows_of(tables, config.data), tables, begin, until, steps, watch)
     if as_json:
         print_json(found)
@@ -248,26 +251,28 @@ def ingest(
     materialized first. Exit status: 0 done, 1 messages were refused.
     """
     from notebento.data.snapshot import contracts_of
-    from notebento.online import stream
-    from notebento.online.store import FeatureStore, views_of
+    from notebento.online.ingest import Follower, Meter, Status, follow, until_stopped
+    from notebento.online.sources import open_source
+    from notebento.features.schema import views_of
+    from notebento.online.store import FeatureStore
 
     config = compose(overrides or [])
     views = views_of(build(config.features))
     source = source or (config.store.backend == "redis" and config.store.url) or ""
     if not source:
         raise UserError("where do the messages come from?", fix="--from FOLDER, or --from redis://127.0.0.1:6379/0")
-    coming = stream.open_source(source, config.store.name, group, claim_s=claim_after)
-    meter = stream.Meter(metrics_port) if metrics_port is not None else None
+    coming = open_source(source, config.store.name, group, claim_s=claim_after)
+    meter = Meter(metrics_port) if metrics_port is not None else None
 
-    def report(status: stream.Status) -> None:
+    def report(status: Status) -> None:
         if meter:
             meter(status)
         if as_json:
             print(msgspec.json.encode(status).decode(), flush=True)
 
-    with FeatureStore.open(views, config.store) as store, stream.until_stopped() as stopped:
-        follower = stream.Follower(store, coming, contracts_of(config.data))
-        done = stream.follow(follower, stopped, batch, once, live, report)
+    with FeatureStore.open(views, config.store) as store, until_stopped() as stopped:
+        follower = Follower(store, coming, contracts_of(config.data))
+        done = follow(follower, stopped, batch, once, live, report)
     report(done)
     coming.close()
     if meter:

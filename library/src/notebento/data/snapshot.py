@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Contracts', 'QUANTILES', 'chosen', 'contract_of', 'contracts_of', 'examine', 'examine_target', 'Snapshot', 'read',
-           'until', 'span', 'take', 'profile', 'quantiles', 'top_values', 'facts_of', 'column_table', 'plot_columns']
+           'until', 'span', 'take', 'newest_tables', 'profile', 'quantiles', 'top_values', 'facts_of', 'column_table',
+           'plot_columns']
 
 # %% ../../../nbs/data/snapshot.ipynb #9a88de3d
 import datetime as dt
@@ -18,6 +19,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import ColumnContract, DataConfig, TableContract, build
 from ..core.errors import UserError, nearest
+from ..core.stage import newest_artifacts
 from .contract import keep, kind_of, need, refuse
 from .sources import Source
 
@@ -165,6 +167,13 @@ def take(data: DataConfig) -> Snapshot:
         tables[name] = good.sort(order)
         rejects.append(bad)
     return Snapshot(tables, pl.concat(rejects), {name: rows.height for name, rows in raw.items()})
+
+# %% ../../../nbs/data/snapshot.ipynb #9c9acc1f
+def newest_tables(data: DataConfig) -> dict[str, pl.DataFrame]:
+    """The tables of `data`: as the newest run has them, or from the source."""
+    if found := newest_artifacts(["snapshot"], data=data):
+        return {file.stem: pl.read_parquet(file) for file in sorted(found["snapshot"].glob("*.parquet"))}
+    return take(data).tables
 
 # %% ../../../nbs/data/snapshot.ipynb #ba057da6
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)

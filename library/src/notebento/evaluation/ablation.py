@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from ..core.artifacts import Manifest, load
-from ..core.compose import runs_folder
+from ..core.artifacts import load
 from ..core.config import Config, build
 from ..core.errors import UserError
+from ..core.stage import newest_artifacts
 from ..data.split import split_of
 from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
@@ -22,13 +22,8 @@ from ..models.bundle import Graph, Signature
 # %% ../../../nbs/evaluation/ablation.ipynb #673ee332
 def training() -> dict[str, pl.DataFrame] | None:
     """The labelled rows of the newest run: `train` and `validation`. None without a run that got so far."""
-    for run in (runs_folder() / "latest", runs_folder() / "lab"):
-        if (run / "manifest.json").is_file():
-            found = Manifest.read(run).artifacts()
-            if {"features.parquet", "split.json"} <= found.keys():
-                table = pl.read_parquet(run / found["features.parquet"].path)
-                return split_of(table, load(run / found["split.json"].path))
-    return None
+    found = newest_artifacts(["features.parquet", "split.json"])
+    return split_of(load(found["features.parquet"]), load(found["split.json"])) if found else None
 
 
 def targets(schema: Signature, rows: pl.DataFrame) -> np.ndarray:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Kind', 'TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Part', 'Field', 'About', 'refuse_unknown', 'closure', 'describe',
            'FeatureSet', 'compute', 'seen_before', 'reach', 'derive', 'outputs', 'not_ahead', 'from_records', 'typed',
-           'Options', 'Schema', 'make_schema', 'kept', 'rows_of', 'beside', 'field_type', 'column_features', 'Columns']
+           'Options', 'Schema', 'views_of', 'make_schema', 'kept', 'rows_of', 'beside', 'field_type', 'column_features',
+           'Columns']
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -328,6 +329,14 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     auxiliary: dict[str, tuple[float, ...]]  # outcomes to learn beside the target, and from which value on they count
     features: dict[str, Any]  # the configuration from which a service builds the same features
     about: dict[str, About]
+
+# %% ../../../nbs/features/schema.ipynb #b3f02b78
+def views_of(maker: Any) -> FeatureSet:
+    """The features of a maker, with views. Raises `UserError` when it has none."""
+    features: FeatureSet = maker.features
+    if not features.views:
+        raise UserError("these features have no views, so there is nothing to store", fix="see nbs/02_features.ipynb")
+    return features
 
 # %% ../../../nbs/features/schema.ipynb #79e83c90
 def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: DataConfig) -> Schema:

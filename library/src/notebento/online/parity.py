@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from ..core.clock import to_microseconds
 from ..core.config import StoreConfig
 from ..core.errors import GateError, UserError
 from ..features.schema import FeatureSet, seen_before
 from ..features.views import Tables
-from .store import FeatureStore, Materializer, Watch
+from .materialize import Watch
+from .store import FeatureStore
 
 # %% ../../../nbs/online/parity.ipynb #13a5ed91
 class Difference(msgspec.Struct):
@@ -70,10 +70,10 @@ def check(
         with FeatureStore.open(features, own) as store:
             try:
                 store.materialize(tables, start)
-                feed = Materializer(store).feed(tables, start, end)
+                feed = store.news(tables, start, end)
                 for after in pl.datetime_range(start, end, step, closed="left", eager=True):
                     until = min(after + step, end)
-                    told += store._write(feed.until(to_microseconds(until)), to_microseconds(until)).rows
+                    told += store.replay(feed, until).rows
                     part = asked.filter(pl.col("predict_at") > after, pl.col("predict_at") <= until)
                     if len(part):
                         looked = store.reader(part.select(*features.record, "predict_at").to_dicts())
@@ -81,7 +81,7 @@ def check(
                     if watch:
                         watch(until)
             finally:
-                store.store.clear(store.layout.digest)
+                store.clear()
     online = pl.concat(found) if found else offline.clear()
     return Parity(len(asked), len(names), told, list(_differences(asked, offline, online)))
 
@@ -105,7 +105,7 @@ def require_parity(found: Parity) -> None:
         raise GateError(
             f"{len(found.differences)} of {found.features} features are not the same online. {wrong.feature}: "
             f"{wrong.rows} rows, one is {wrong.offline} in the table and {wrong.online} online",
-            fix="say in `Table.later` when each column is filled; see nbs/04_store.ipynb, Parity",
+            fix="say in `Table.later` when each column is filled; see library/nbs/online/parity.ipynb",
         )
 
 # %% ../../../nbs/online/parity.ipynb #6f11d894

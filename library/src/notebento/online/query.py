@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from ..core.clock import utc
+from ..core.clock import prediction_time, utc
 from ..core.compose import compose
 from ..core.config import Config, DataConfig, build
 from ..core.errors import UserError, nearest
-from ..features.schema import FeatureSet
-from .store import FeatureStore, asked_at, views_of
+from ..features.schema import FeatureSet, views_of
+from .store import FeatureStore
 
 # %% ../../../nbs/online/query.ipynb #d8e6620a
 def configured(arguments: Sequence[str]) -> tuple[dict[str, str], Config, FeatureSet]:
@@ -79,7 +79,7 @@ def features_of(store: FeatureStore, data: DataConfig, record: Mapping[str, Any]
     lead = timedelta(hours=data.lead_hours)
     if data.time and data.time not in asked:
         asked[data.time] = _after(now, lead)
-    as_of = asked["predict_at"] = asked_at(asked[data.time] if data.time else None, lead, now)
+    as_of = asked["predict_at"] = prediction_time(asked[data.time] if data.time else None, lead, now)
     looked = store.reader([asked])  # `store.read` would say no more than "unavailable"
     features = {name: value for name, value in looked.rows[0].items() if not name.startswith("_")}
     return Features(features, looked.why[0], as_of, store.clock)

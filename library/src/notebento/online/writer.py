@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Entities', 'Changes', 'Writer']
 
-# %% ../../../nbs/online/writer.ipynb #81ce3294
+# %% ../../../nbs/online/writer.ipynb #c06377b9
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
@@ -16,12 +17,13 @@ import polars as pl
 
 from ..core.config import StoreConfig
 from ..features.views import microseconds
-from .backends import FOREVER, OnlineStore, State
-from .deltas import Addition, Applied, Retelling, Row, Telling, _row, as_changes, newest, retell
-from .layout import Layout, Line, Story, entity, pack, unpack
-from .reader import Clock, Reader, unknown
+from .backends import FOREVER, OnlineStore, State, StoreError
+from .deltas import Addition, Applied, Retelling, Telling, as_changes, newest_row, retell
+from .layout import Layout, Line, Story
+from .reader import Reader, unknown
+from .states import Clock, Row, entity, pack, row_of, unpack
 
-# %% ../../../nbs/online/writer.ipynb #5ad0831e
+# %% ../../../nbs/online/writer.ipynb #baff4866
 class Entities(dict[tuple[Any, ...], int]):
     """Numbers for the entities that rows name; -1 where a value is missing. `known` has their keys in that order."""
 
@@ -37,6 +39,13 @@ class Entities(dict[tuple[Any, ...], int]):
         """The number of each row's entity."""
         values = zip(*(rows[name].to_list() for name in by), strict=True) if by else repeat((), len(rows))
         return np.fromiter(map(self.__getitem__, values), np.int64, len(rows))
+
+# %% ../../../nbs/online/writer.ipynb #f23c3bf0
+def _latest(who: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which are the latest of their entity."""
+    latest = np.full(who.max(initial=-1) + 2, -FOREVER)
+    np.maximum.at(latest, who, known)
+    return (known == latest[who]) & (known > -FOREVER)
 
 
 class Changes:
@@ -99,7 +108,7 @@ class Changes:
         for retelling in self.retellings.values():
             yield [(key, known, retell(None, known, told)) for (key, known), told in retelling.changes().items()]
 
-    def states(self, store: OnlineStore) -> tuple[list[State], dict[bytes, int]]:
+    def states(self, backend: OnlineStore) -> tuple[list[State], dict[bytes, int]]:
         """The states that change, and until when those before are not needed any more."""
         drop, at, spans = dict[bytes, int](), list[tuple[bytes, int]](), list[tuple[bytes, int, int]]()
         every = {line: a.add_up([*self._entities[line.by].known]) for line, a in self.additions.items()}
@@ -111,7 +120,7 @@ class Changes:
         for story, changes in told.items():
             drop |= {key: self.cutoff(story.keep) for key, _ in changes}
             spans += [(key, known - 1, known) for key, known in changes]
-        found, there = store.read(at, spans)
+        found, there = backend.read(at, spans)
         put, states, stories = list[State](), iter(found), iter(there)
         for added in every.values():
             n = len(added.keys)
@@ -122,22 +131,16 @@ class Changes:
             put += [(key, known, state)] if state or had else []
         return put, drop
 
-
-def _latest(who: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which are the latest of their entity."""
-    latest = np.full(who.max(initial=-1) + 2, -FOREVER)
-    np.maximum.at(latest, who, known)
-    return (known == latest[who]) & (known > -FOREVER)
-
-# %% ../../../nbs/online/writer.ipynb #d8f76834
+# %% ../../../nbs/online/writer.ipynb #6fa8d5a0
 class Writer:
     """Changes a store when rows are told, or when time passes."""
 
     def __init__(self, reader: Reader, config: StoreConfig) -> None:
-        self.reader, self.layout, self.store = reader, reader.layout, reader.store
+        self.reader, self.layout, self.backend = reader, reader.layout, reader.backend
         self.numbers = {table: bytes([i]) for i, table in enumerate(self.layout.tables)}
         self.tellings = {t: [Telling(self.layout, e) for e in self.layout.events(t)] for t in self.layout.tables}
         self.horizon = microseconds(config.horizon)
+        self.retry_s = config.retry_s
         self.remembers = min(self.layout.keep, FOREVER // 4) + self.horizon  # a row, after it told its last
 
     def row_key(self, table: str, values: Sequence[Any]) -> bytes:
@@ -152,22 +155,37 @@ class Writer:
         """Changes of a store that will be complete up to a time."""
         return Changes(self.layout, lambda keep: until - keep - self.horizon)
 
+    def write(self, rows: Mapping[str, Sequence[tuple[int, list[Any]]]], now: int | None) -> Applied:
+        """Try until it is written: others write too, and a server may be away for a while."""
+        deadline, pause = time.monotonic() + self.retry_s, 0.005
+        while True:
+            try:
+                if done := self.attempt(rows, now):
+                    return done
+                if time.monotonic() > deadline:
+                    raise StoreError("others write to the feature store all the time", fix="use larger batches")
+            except StoreError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
     def attempt(self, rows: Mapping[str, Sequence[tuple[int, list[Any]]]], now: int | None) -> Applied | None:
         """Tell `rows`, by table and each with its time, and move the clock; None when somebody else wrote meanwhile."""
-        revision, clock = self.store.revision(), self.reader.clock()
+        revision, clock = self.backend.revision(), self.reader.clock()
         if clock is None:
             raise unknown()
         until = max([clock.clock, *([] if now is None else [now]), *(at for told in rows.values() for at, _ in told)])
         done, put, tables, changes = Applied(), list[State](), dict(clock.tables), self.changes(until)
         calendars = [(self.calendar(table), -FOREVER, until) for table in self.layout.tables]
-        for table, due in zip(self.layout.tables, self.store.read([], calendars)[1], strict=True):
+        for table, due in zip(self.layout.tables, self.backend.read([], calendars)[1], strict=True):
             if (told := rows.get(table, [])) or due:
                 tables[table] = max([tables.get(table, -FOREVER), *(at for at, _ in told)])
                 put += self._table(table, told, due, clock.clock, until, changes, done)
-        changed, over = changes.states(self.store)
+        changed, over = changes.states(self.backend)
         put += [*changed, (self.layout.clock, 0, pack(Clock(until, tables)))]
         done.states = len(put)
-        return done if self.store.write(revision, put, over.items()) else None
+        return done if self.backend.write(revision, put, over.items()) else None
 
     def _table(
         self,
@@ -186,9 +204,9 @@ class Writer:
         news: dict[bytes, list[tuple[int, list[Any]]]] = {key: [] for _, keys in due for key in unpack(keys)}
         for at, row in told:
             news.setdefault(self.row_key(table, row[: len(about.key)]), []).append((at, row))
-        found = self.store.read([(key, 0) for key in news])[0]
-        old = {key: _row(state) for key, state in zip(news, found, strict=True) if state is not None}
-        after = {key: newest(old.get(key), rows, version, done) for key, rows in news.items()}
+        found = self.backend.read([(key, 0) for key in news])[0]
+        old = {key: row_of(state) for key, state in zip(news, found, strict=True) if state is not None}
+        after = {key: newest_row(old.get(key), rows, version, done) for key, rows in news.items()}
         new = {key: row for key, row in after.items() if row is not None}
         put = [(self.calendar(table), at, b"") for at, _ in due]
         for key in [key for key in old if key not in looked_at and new[key].rows == old[key].rows]:
@@ -216,7 +234,7 @@ class Writer:
                 again.setdefault(forget if later == FOREVER else later, []).append(key)
                 put += [(key, 0, pack(row))] if old.get(key) != row else []
         calendar = self.calendar(table)
-        there = self.store.read([], [(calendar, at - 1, at) for at in again])[1]
+        there = self.backend.read([], [(calendar, at - 1, at) for at in again])[1]
         for (at, keys), states in zip(again.items(), there, strict=True):
             before = unpack(states[0][1]) if states else []
             put.append((calendar, at, pack(list(dict.fromkeys([*before, *keys])))))

@@ -18,12 +18,11 @@ from ..core.clock import utc
 from ..core.compose import runs_folder
 from ..core.config import Config, build
 from ..core.html import Html, joined, page, tag
-from ..data.snapshot import contracts_of
+from ..data.snapshot import contracts_of, newest_tables
 from ..evaluation.ablation import importance, targets, training
 from ..features.expectations import Expectation, Unexpected, expectations, too_old, unexpected
 from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
-from ..online.store import snapshot
 from .registry import Registry
 
 # %% ../../../nbs/registry/catalogue.ipynb #78877177
@@ -229,7 +228,7 @@ def gather(config: Config, rows: int = 2000) -> Catalogue:
             f"Importance: growth of {champion}'s {kind} on {len(sample)} validation rows when the column is shuffled."
         )
     wrong, as_of = unexpected(parts["train"], expected), utc(config.data.as_of) if config.data.as_of else _now()
-    stale = too_old(features, newest(features, snapshot(config.data), as_of), as_of)
+    stale = too_old(features, newest(features, newest_tables(config.data), as_of), as_of)
     about += [f"Stale: {table}, {why}." for table, why in stale.items()]
     listed = entries(features, expected, parts["train"], importances, versions)
     return Catalogue(listed, wrong, " ".join(about), stale, len(parts["train"]))

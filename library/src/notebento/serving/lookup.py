@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from ..core.clock import prediction_time
 from ..core.config import StoreConfig
 from ..core.errors import NotebentoError, UserError
 from ..data.snapshot import Contracts
@@ -25,9 +26,8 @@ from ..features.schema import FeatureSet, derive
 from ..models.bundle import Signature
 from ..online.backends import StoreError
 from ..online.reader import Looked
-from ..online.rows import RowError, RowReader, row_readers
-from ..online.store import FeatureStore, asked_at
-from ..online.stream import AHEAD, moment_of
+from ..online.rows import RowError, RowReader, event_time, row_readers
+from ..online.store import FeatureStore
 
 # %% ../../../nbs/serving/lookup.ipynb #b74c6ecd
 class Assembly:
@@ -170,11 +170,11 @@ class Lookup:
         """The features of `records`, as of `times`, None for now: one read for all of them."""
         now = datetime.now(UTC)
         whens = [r.get(self.schema.time) if self.schema.time else None for r in records]
-        at = [asked_at(when, self._lead, t or now) for when, t in zip(whens, times, strict=True)]
+        at = [prediction_time(when, self._lead, t or now) for when, t in zip(whens, times, strict=True)]
         looked = self._read([{**record, "predict_at": t} for record, t in zip(records, at, strict=True)])
         why = looked.why if isinstance(looked, Looked) else [{looked: self._every} for _ in records]
         for reasons, when, t in zip(why, whens, at, strict=True):
-            if when is not None and t < asked_at(when, self._lead, when):
+            if when is not None and t < prediction_time(when, self._lead, when):
                 reasons["early"] = self._every
         if isinstance(looked, Looked) and not any(kind == pl.Null for kind in looked.kinds.values()):
             return Found(at, looked, why)
@@ -250,12 +250,14 @@ class Inbox:
             raise RowError(f'the body has to be {{"table": "…", "rows": [{{…}}, …]}}: {e}', "") from e
         store, reader = self._open(asked.table)
         now = datetime.now(UTC)
-        if (moment := moment_of(asked.at, now)) > now + AHEAD:
-            raise RowError(f"'at' is in the future: {moment}", asked.table)
+        try:
+            time = event_time(asked.at, now, now)
+        except UserError as e:
+            raise RowError(e.message, asked.table) from e
         frame = reader.frame([reader.row(row, i) for i, row in enumerate(asked.rows)])
         for i, rule in reader.broken(frame).items():
             raise RowError(f"{rule.column} {rule.words}", asked.table, i, rule.column)
-        done = store.apply(asked.table, frame, moment) if len(frame) else None
+        done = store.apply(asked.table, frame, time) if len(frame) else None
         return Taken(asked.table, done.rows if done else 0, done.ignored if done else 0, store.clock)
 
     def _open(self, table: str) -> tuple[FeatureStore, RowReader]:
