@@ -39,7 +39,7 @@ from notebento.core.config import StoreConfig
 from flights.features import flights
 from notebento.online.parity import check
 from notebento.online.materialize import as_told
-from notebento.online.store import FeatureStore, snapshot
+from notebento.online.store import FeatureStore
 from notebento.online.sources import publish
 from notebento.features.schema import FeatureSet, Field, compute, derive, outputs, rows_of
 from notebento.features.views import Events, Table, Value, View, last, read_events
