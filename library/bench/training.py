@@ -34,7 +34,8 @@ from pytorch_lightning.callbacks import Callback
 from notebento.core.compose import compose
 from notebento.core.config import TrainerConfig, build, convert, plain
 from notebento.models.base import Inputs, Rows, TensorRows
-from notebento.training.trainer import Batches, LightningTrainer
+from notebento.training.callbacks import Batches
+from notebento.training.trainer import LightningTrainer
 
 NUMERIC, CATEGORIES = 150, (3, 16, 105, 7, 19, 35, 127)
 GOAL = 0.9

@@ -179,7 +179,7 @@ stage.write("d.json", 2 * stage.read("n.json"))
         "double": "interrupted",
         "other": "interrupted",
     }
-    assert not (toy.runs / "latest").exists()
+    assert (toy.runs / "latest").resolve().name == manifest.run_id
     toy.ran()
     toy.log.with_name("go").touch()
     with here(toy):
@@ -438,7 +438,7 @@ def test_what_went_wrong_is_named_and_the_rest_is_done(toy: Toy) -> None:
         assert part in said, said
     assert "ZeroDivisionError" in (toy.runs / manifest.run_id / "notebooks/zero.ipynb").read_text()
     assert none_left(toy, 1) == []
-    assert not (toy.runs / "latest").exists()
+    assert (toy.runs / "latest").resolve().name == manifest.run_id
 
 
 def test_a_kernel_that_does_not_start_takes_no_other_with_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,21 +20,14 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_
 from notebento.core.compose import compose
 from notebento.core.config import build
 from notebento.core.errors import UserError
-from notebento.models.base import Inputs, Rows, Vocabulary, check_rows, combine, load, with_vocabulary
+from notebento.models.base import Inputs, Rows, check_rows, combine, load
+from notebento.models.vocabulary import Vocabulary, with_vocabulary
 from notebento.models.lightgbm import LightGBM, parse_trees
-from notebento.models.tabm import (
-    Answer,
-    Embedding,
-    Learner,
-    Network,
-    TabM,
-    answer_loss,
-    fit_bins,
-    fit_scale,
-    members_loss,
-    out_of_fold,
-    taught,
-)
+from flights.model import Network
+from flights.train import Learner
+from notebento.models.distillation import out_of_fold, taught
+from notebento.models.preparation import fit_scale
+from notebento.models.tabm import Answer, Embedding, TabM, answer_loss, fit_bins, members_loss
 
 DATA = {"breast_cancer": load_breast_cancer, "iris": load_iris, "wine": load_wine, "diabetes": load_diabetes}
 TASK = {"breast_cancer": "binary", "iris": "multiclass", "wine": "multiclass", "diabetes": "regression"}

@@ -25,7 +25,8 @@ from notebento.core.errors import NotebentoError, UserError
 from notebento.core.stage import Stage
 from notebento.models.base import load
 from notebento.training.job import Job
-from notebento.training.trainer import Batches, LightningTrainer, one_cycle, seed_of
+from notebento.training.callbacks import Batches, one_cycle, seed_of
+from notebento.training.trainer import LightningTrainer
 
 DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
 

@@ -24,6 +24,7 @@ from ..core.errors import NotebentoError, UserError, nearest
 from .cache import Cache, collect_garbage, lock
 from .compare import first_difference
 from .keys import outside
+from .plan import library_digest
 
 # %% ../../../nbs/pipeline/history.ipynb #ad0ed1f9
 class StageBrief(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def headline(run_dir: Path) -> tuple[str, float] | None:
 def find_run(name: str) -> Path:
     """The folder of the run called `name`. Raises `UserError` when there is none, or several."""
     folder = runs_folder()
-    if name == "latest" and not (folder / name).exists():  # the link follows the default ledger only
+    if name == "latest" and not (folder / name).exists():  # a disk without links, or the newest run was removed
         name = next((b.run_id for b in history(folder)), name)
     if (folder / name / "manifest.json").is_file():
         return (folder / name).resolve()
@@ -134,6 +135,7 @@ def verify(run_dir: Path, here: bool = False, keep: bool = False) -> tuple[list[
     place = Path(tempfile.mkdtemp(prefix="notebento-verify-"))
     try:
         root = project_root() if here else clone(manifest, place / "clone")
+        _check_library(manifest, root)
         again = _again(manifest, done, root, place / "runs", run_dir)
         verdicts = list(compared(manifest, run_dir, Manifest.read(again), again))
         keep = keep or any(v.verdict != "identical" for v in verdicts)
@@ -170,8 +172,18 @@ def _bring(name: str, to: Path) -> None:
     (shutil.copytree if source.is_dir() else shutil.copy2)(source, to / name)
 
 
+def _check_library(manifest: Manifest, root: Path) -> None:
+    """Where the project does not hold the library, the installed one has to be the run's."""
+    if not (root / "library" / "src").is_dir() and manifest.library != library_digest():
+        raise UserError(
+            f"{manifest.run_id} ran with another version of the library than the one that is installed",
+            fix="install the wheel of that commit: pip install wheels/notebento-….whl",
+        )
+
+
 def _again(manifest: Manifest, stages: list[str], root: Path, runs: Path, run_dir: Path) -> Path:
-    paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    packages = [root / "src", *([root / "library" / "src"] if (root / "library" / "src").is_dir() else [])]
+    paths = [*map(str, packages), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"NOTEBENTO_HOME": str(root), "NOTEBENTO_RUNS": str(runs), "PYTHONPATH": os.pathsep.join(paths)}
     champion = manifest.external.get("champion")
     options = ["--into=again", "--no-export", *(f"--until={name}" for name in stages)]
