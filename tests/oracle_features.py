@@ -59,11 +59,12 @@ class Flight:
 
 
 class History:
-    """Everything that happened, in lists by the time at which it became known."""
+    """Everything that happened to flights scheduled before `end`, in lists by the time at which it became known."""
 
-    def __init__(self):
+    def __init__(self, end):
         zones = {a["faa"]: ZoneInfo(a["tzone"]) for a in read("airports") if a["tzone"]}
-        self.flights = sorted((Flight(line, zones) for line in read("flights")), key=lambda f: f.key)
+        lines = [line for line in read("flights") if utc(line["time_hour"]) < end]
+        self.flights = sorted((Flight(line, zones) for line in lines), key=lambda f: f.key)
         self.planes = {p["tailnum"]: p for p in read("planes")}
         self.departures = Log((f.departed, f) for f in self.flights if f.departed)
         self.arrivals = Log((f.arrived, f) for f in self.flights if f.arrived)

