@@ -1,4 +1,4 @@
-"""What 02_views cannot show about itself: odd histories against plain Python and DuckDB, parts, daylight saving."""
+"""Views: odd histories against plain Python and DuckDB, tables in parts, daylight saving, one row and many."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebento.core.errors import UserError
-from notebento.features import asof
+from notebento.features import asof, schema
 from notebento.features.asof import look_up
 from notebento.features.schema import FeatureSet, Field, compute
 from notebento.features.views import (
@@ -49,7 +49,7 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(event, max_size=14), st.lists(question, min_size=1, max_size=5), st.booleans(), st.randoms())
-def test_histories_with_ties_late_events_and_duplicates(events, questions, everything, draw):
+def test_histories_with_ties_late_events_and_duplicates_equal_plain_python(events, questions, everything, draw):
     table = plain_table(events)
     order = told_again(len(table), draw)
     features = toy_views(everything=everything)
@@ -121,7 +121,7 @@ REPORTS = Table("reports", ("id",), REPORTED, versions="version")
 MOVES = Events("moves", REPORTS, AT, REPORTED, {"v": Value(pl.col("v"))})
 
 
-def test_a_table_that_does_not_fit_is_read_in_parts(crowd, monkeypatch, tmp_path):
+def test_a_table_that_does_not_fit_is_read_in_parts_with_the_same_result(crowd, monkeypatch, tmp_path):
     """Also when it is corrected: every third walk turns out, an hour later, to have been somebody else's."""
     events, asked = crowd
     first = events.with_columns(reported="at", version=0)
@@ -139,13 +139,15 @@ def test_a_table_that_does_not_fit_is_read_in_parts(crowd, monkeypatch, tmp_path
             features.add(*chosen)
             whole = compute(features, rows, tables)
             with monkeypatch.context() as small:
-                small.setattr(asof, "AT_ONCE", 3_000)
+                for module in (asof, schema):  # both hold the number by their own name
+                    small.setattr(module, "AT_ONCE", 3_000)
                 read = {name: pl.scan_parquet(tmp_path / f"{name}.parquet") for name in tables}
+                assert schema._parts(kind, read) > 5
                 in_parts = compute(features, rows, read)
             assert in_parts.equals(whole)
 
 
-def test_one_row_is_computed_as_many_are(crowd):
+def test_one_row_alone_has_the_same_bits_as_among_many(crowd):
     """polars divides by a constant in another way when there is one row only."""
     events, asked = crowd
     features = FeatureSet({"who": Field("string")})
@@ -156,7 +158,7 @@ def test_one_row_is_computed_as_many_are(crowd):
     assert pl.concat(alone).equals(table[:40])
 
 
-def test_hours_that_come_twice_are_two_hours():
+def test_hours_that_clocks_show_twice_are_two_hours():
     """On 27 October 2024 the clocks of Berlin showed half past two twice."""
     berlin = ZoneInfo("Europe/Berlin")
     twice = [datetime(2024, 10, 27, 2, 30, tzinfo=berlin, fold=fold) for fold in (0, 1)]
@@ -227,3 +229,15 @@ def test_fifty_million_events_fit_into_four_gigabytes(tmp_path):
     done = subprocess.run([*command, "read"], capture_output=True, text=True, check=True)
     rows, largest = map(int, done.stdout.split())
     assert rows == 200_000 and largest < 4e9
+
+
+def test_what_a_feature_needs_is_followed_down_to_views_and_record():
+    """A feature may have the name of the record's field from which it is computed."""
+    features = FeatureSet({"who": Field("string"), "size": Field("number")})
+    features.derive("who", pl.col("who"), categorical=True)
+    features.add(View(WALKS, ("who",), {"n": count(), "sum": total("v")}, ("2h",), name="w"))
+    features.derive("_mean", pl.col("w_sum_2h") / pl.col("w_n_2h"))
+    features.derive("ratio", pl.col("_mean") / pl.col("size"))
+    assert features.needs(["ratio"]) == {"ratio", "_mean", "w_sum_2h", "w_n_2h", "size"}
+    assert features.needs(["who"]) == {"who"}
+    assert features.needs([]) == set()
