@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
-from flights.data import Flights, as_known
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
