@@ -1,73 +1,78 @@
-"""What 00_config cannot show about itself: every file in conf/ composes, and every mistake is named."""
+"""Structs and nodes where a notebook cannot look: plain values survive, and a wrong one is named by its place."""
 
-import json
-import subprocess
-import sys
+from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from notebento.core.compose import compose, project_root
-from notebento.core.config import build, plain
+from notebento.core.config import Config, Node, build, convert, leaves, plain
 from notebento.core.errors import UserError
 
-CONF = project_root() / "conf"
-CHOICES = sorted(f"{f.parent.name}={f.stem}" for f in CONF.glob("*/*.yaml"))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice: str) -> None:
-    compose([choice])
+@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
+def test_a_node_keeps_every_plain_value_and_none_of_its_containers(values: dict[str, Any]) -> None:
+    node = Node(values)
+    assert plain(node) == values
+
+    def frozen(value: Any) -> bool:
+        inner = value.values() if isinstance(value, Node) else value if isinstance(value, tuple) else []
+        return not isinstance(value, dict | list) and all(map(frozen, inner))
+
+    assert frozen(node)
 
 
-def test_a_notebook_the_command_line_and_a_test_compose_alike() -> None:
-    code = "import json; from notebento.config import *; print(json.dumps(plain(compose(['experiment=lab']))))"
-    elsewhere = subprocess.run(
-        [sys.executable, "-c", code], cwd=project_root() / "nbs", capture_output=True, check=True
-    )
-    assert json.loads(elsewhere.stdout) == plain(compose(["experiment=lab"]))
+NAMES = st.from_regex("[a-z]{1,5}", fullmatch=True)
+SCALARS = st.integers() | st.lists(st.integers(), max_size=2)
+TREES = st.recursive(SCALARS, lambda inner: st.dictionaries(NAMES, inner, max_size=3), max_leaves=10)
+
+
+@given(st.dictionaries(NAMES, TREES, min_size=1, max_size=3))
+def test_leaves_name_every_value_by_its_dotted_path(values: dict[str, Any]) -> None:
+    again: dict[str, Any] = {}
+    for name, leaf in leaves(values):
+        *parents, last = name.split(".")
+        tree = again
+        for parent in parents:
+            tree = tree.setdefault(parent, {})
+        assert last not in tree
+        tree[last] = leaf
+    assert again == values
+
+
+def test_the_default_configuration_survives_a_file() -> None:
+    text = msgspec.json.encode(plain(Config()))
+    assert convert(msgspec.json.decode(text), Config) == Config()
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("values", "message"),
     [
-        ("trainr.epochs=1", "Did you mean 'trainer.epochs'"),
-        ("modle=tabm", "Did you mean 'model'"),
-        ("model=tabn", "model has no choice 'tabn'. Did you mean 'tabm'"),
-        ("experiment=lba", "Did you mean 'lab'"),
-        ("seed=one", "seed: expected `int`, got `str`"),
-        ("data.task=binry", "data.task: invalid enum value 'binry'"),
-        ("model.lr=fast", "model.lr: 'fast' is not of the kind of its default"),
-        ("model.lr=[1]", "model.lr: "),
-        ("seed", "'seed' is not an override"),
-        ("seed=1,2", "asks for several values"),
-        ("+trainer.epohcs=1", "epohcs"),
+        ({"seed": "7"}, "seed: expected `int`, got `str`"),
+        ({"trainer": {"epochs": 3.5}}, "trainer.epochs: expected `int`, got `float`"),
+        ({"trainer": {"schedule": "cosine"}}, "trainer.schedule: invalid enum value 'cosine'"),
+        ({"evaluate": {"gate": {"auc": {"mni": 0.7}}}}, "object contains unknown field `mni`"),
+        ({"trainr": {}}, "the configuration: object contains unknown field `trainr`"),
+        ({"pipeline": {"stages": {"data": {"groups": []}}}}, "object missing required field `notebook`"),
     ],
 )
-def test_a_mistake_is_named(override: str, message: str) -> None:
+def test_a_wrong_value_is_named_by_its_place(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as e:
-        compose([override])
+        convert(values, Config)
     assert message in str(e.value)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.dictionaries(st.sampled_from(["seed", "threads", "trainer.epochs"]), st.integers(1, 99)))
-def test_overrides_arrive_and_change_nothing_else(values: dict[str, int]) -> None:
-    def set_in(tree: dict, path: str, value: int) -> None:
-        *parents, leaf = path.split(".")
-        for parent in parents:
-            tree = tree[parent]
-        tree[leaf] = value
-
-    expected = plain(compose())
-    for path, value in values.items():
-        set_in(expected, path, value)
-    assert plain(compose(f"{k}={v}" for k, v in values.items())) == expected
-
-
 def test_build_names_a_missing_field_and_a_missing_class() -> None:
-    with pytest.raises(UserError, match="name"):
-        build({"_target_": "notebento.core.config.ProjectConfig"})
-    with pytest.raises(UserError, match="notebento.config.Nothing"):
-        build({"_target_": "notebento.config.Nothing"})
+    with pytest.raises(UserError, match="notebook"):
+        build({"_target_": "notebento.core.config.StageConfig"})
+    with pytest.raises(UserError, match="notebento.core.config.Nothing"):
+        build({"_target_": "notebento.core.config.Nothing"})
+    with pytest.raises(UserError, match="name an importable class"):
+        build({"_target_": "Config"})

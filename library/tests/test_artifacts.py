@@ -1,4 +1,4 @@
-"""What 01_run cannot show about itself: full disks, dead writers, equal bytes from equal values."""
+"""Artifacts where a notebook cannot look: full disks, dead writers, equal bytes from equal values."""
 
 import os
 import signal
@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notebento.core.artifacts import Manifest, atomic_write, digest, load, save
-from notebento.core.config import StageConfig
 from notebento.core.errors import UserError
-from notebento.core.stage import ancestors, order
 
 
 @given(
@@ -50,7 +48,8 @@ def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     save(tmp_path / "a.json", [1])
     code = (
         "import sys, time; from pathlib import Path; from notebento.core.artifacts import atomic_write\n"
-        "with atomic_write(Path(sys.argv[1])) as p:\n    p.write_text('[1, 2'); print('half', flush=True); time.sleep(60)"
+        "with atomic_write(Path(sys.argv[1])) as part:\n"
+        "    part.write_text('[1, 2'); print('half', flush=True); time.sleep(60)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a.json")], stdout=subprocess.PIPE)
     assert writer.stdout and writer.stdout.readline() == b"half\n"
@@ -95,24 +94,3 @@ def test_a_manifest_that_is_damaged_is_named(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
     with pytest.raises(UserError, match="holds no run"):
         Manifest.read(tmp_path / "nowhere")
-
-
-@st.composite
-def pipelines(draw: st.DrawFn) -> dict[str, StageConfig]:
-    """Random acyclic pipelines: stage i makes artifact i and needs some of those before it, listed in random order."""
-    n = draw(st.integers(1, 8))
-    needs = [draw(st.sets(st.integers(0, i - 1))) if i else set() for i in range(n)]
-    stages = {
-        f"s{i}": StageConfig("x.ipynb", (), tuple(f"a{j}" for j in sorted(needs[i])), (), (f"a{i}",)) for i in range(n)
-    }
-    return {k: stages[k] for k in draw(st.permutations(list(stages)))}
-
-
-@given(pipelines())
-def test_every_stage_comes_after_the_makers_of_its_inputs(stages: dict[str, StageConfig]) -> None:
-    names = order(stages)
-    assert sorted(names) == sorted(stages)
-    for name in names:
-        assert all(names.index(f"s{a[1:]}") < names.index(name) for a in stages[name].inputs)
-        chosen = ancestors(stages, [name])
-        assert chosen[-1] == name and all(f"s{a[1:]}" in chosen for c in chosen for a in stages[c].inputs)

@@ -1,0 +1,76 @@
+"""Composition from files and overrides: alike everywhere, nothing but what was asked, and every mistake is named."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import Toy, here
+
+from notebento.core.compose import compose
+from notebento.core.config import plain
+from notebento.core.errors import UserError
+
+MODEL = "{_target_: notebento.models.tabm.TabM, lr: 0.0025, k: 8}"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    """A project with a model and an experiment, in which this process works."""
+    toy = Toy(tmp_path_factory.mktemp("toy"))
+    (toy.home / "conf" / "model" / "tabm.yaml").write_text(MODEL)
+    with here(toy):
+        yield toy
+
+
+def test_a_notebook_the_command_line_and_a_test_compose_alike(toy: Toy) -> None:
+    overrides = ["model=tabm", "experiment=lab", "seed=7"]
+    code = (
+        "import json; from notebento.core.compose import compose; from notebento.core.config import plain; "
+        f"print(json.dumps(plain(compose({overrides}))))"
+    )
+    environ = {k: v for k, v in os.environ.items() if k != "NOTEBENTO_HOME"}
+    command = [sys.executable, "-c", code]
+    elsewhere = subprocess.run(command, cwd=toy.home / "nbs", env=environ, capture_output=True, check=True)
+    assert json.loads(elsewhere.stdout) == plain(compose(overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainr.epochs=1", "Did you mean 'trainer.epochs'"),
+        ("modle=tabm", "Did you mean 'model'"),
+        ("model=tabn", "model has no choice 'tabn'. Did you mean 'tabm'"),
+        ("experiment=lba", "Did you mean 'lab'"),
+        ("seed=one", "seed: expected `int`, got `str`"),
+        ("data.task=binry", "data.task: invalid enum value 'binry'"),
+        ("model.lr=fast", "model.lr: 'fast' is not of the kind of its default"),
+        ("model.lr=[1]", "model.lr: "),
+        ("seed", "'seed' is not an override"),
+        ("seed=1,2", "asks for several values"),
+        ("+trainer.epohcs=1", "epohcs"),
+    ],
+)
+def test_a_mistake_is_named(toy: Toy, override: str, message: str) -> None:
+    with pytest.raises(UserError) as e:
+        compose([*([] if override == "model=tabn" else ["model=tabm"]), override])
+    assert message in str(e.value)
+
+
+@settings(max_examples=10, deadline=None)
+@given(values=st.dictionaries(st.sampled_from(["seed", "threads", "trainer.epochs"]), st.integers(1, 99)))
+def test_overrides_arrive_and_change_nothing_else(toy: Toy, values: dict[str, int]) -> None:
+    def set_in(tree: dict, path: str, value: int) -> None:
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            tree = tree[parent]
+        tree[leaf] = value
+
+    expected = plain(compose())
+    for path, value in values.items():
+        set_in(expected, path, value)
+    assert plain(compose(f"{k}={v}" for k, v in values.items())) == expected
