@@ -27,11 +27,10 @@ RUNS = [line for line in LINES if line.startswith(".venv/bin/notebento run ")]
 CURL = next(block for block in BLOCKS if "curl" in block)
 
 
-def test_every_command_of_the_readme_is_known_here() -> None:
+def test_every_command_of_the_readme_is_run_by_a_test_here() -> None:
     assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
-    others = [line.split()[1] for line in LINES[2:] if line not in RUNS]
-    features = ["features"] * 4
-    assert len(RUNS) == 7 and others == ["verify", "runs", "models", *features, "serve"]
+    others = {line.split()[1] for line in LINES[2:] if line not in RUNS}
+    assert RUNS and others == {"config", "verify", "runs", "models", "features", "serve"}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,11 @@ def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequ
 def test_what_ran_is_listed(runs: Path) -> None:
     said = printed(next(line for line in LINES if line.endswith("runs list")), runs)
     assert re.search(r"^20\d{6}-\d{6}-\w{4}  done .* auc 0\.[67]\d+ .* experiment=lab$", said, re.M)
+
+
+def test_config(runs: Path) -> None:
+    said = printed(next(line for line in LINES if " config" in line), runs)
+    assert re.search(r"^ *epochs: 2$", said, re.M) and re.search(r"^ *ledger: flights-lab$", said, re.M)
 
 
 @pytest.mark.nightly
