@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, intervals against the truth, and a gate that says no when it should."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,27 +9,31 @@ import polars as pl
 import pytest
 from sklearn import metrics as sk
 
-from notebento.core.compose import compose
-from notebento.core.config import BoundConfig
+from notebento.core.config import BoundConfig, EvaluateConfig
 from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources, Ridge, fit_baselines
-from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, verdict
-from notebento.evaluation.metrics import (
-    METRICS,
+from notebento.evaluation.benchmark import benchmark, comparable_champion, comparison, predictions, resamples
+from notebento.evaluation.bootstrap import (
+    Binary,
     Resamples,
+    Sample,
+    answers_of,
     bootstrap,
     compare,
     day_numbers,
-    defined,
     groups_of_equal_size,
     interval,
     intervals,
     measure,
 )
-from notebento.evaluation.plots import predictions
+from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, verdict
+from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric, directions, headline_names
 from notebento.evaluation.slices import slice_values, slices
 from notebento.models.base import Rows
 from notebento.models.bundle import Signature
+
+METRICS_OF_YES_OR_NO = METRICS["binary"]
+NAMES = [metric.name for metric in METRICS_OF_YES_OR_NO]
 
 
 def binary(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -64,12 +69,12 @@ def example(task: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("task", METRICS)
 def test_counting_a_row_twice_is_having_it_twice(task, seed):
     target, answer = example(task, seed)
-    measured, how = measure(task, target, answer), Resamples(3, seed)
+    answers, how = answers_of(task, target, answer), Resamples(3, seed)
     for number in range(3):
         counts = how.draw(len(target), number)
         rows = np.repeat(np.arange(len(target)), counts)
         expected = naive(task, target[rows], answer[rows])
-        assert measured(counts)[: len(expected)] == pytest.approx(expected)
+        assert measure(METRICS[task], Sample(answers, counts))[: len(expected)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -77,26 +82,30 @@ def test_calibration_error_by_groups(seed):
     target, p = binary(seed)
     group = groups_of_equal_size(p)
     gaps = [abs(target[group == g].mean() - p[group == g].mean()) * (group == g).mean() for g in np.unique(group)]
-    assert measure("binary", target, p)(np.ones(len(p), int))[-1] == pytest.approx(sum(gaps))
+    values = measure(METRICS_OF_YES_OR_NO, Sample(Binary(target, p), np.ones(len(p), int)))
+    assert values[NAMES.index("ece")] == pytest.approx(sum(gaps))
 
 
 def test_resamples_do_not_depend_on_threads_nor_on_company():
     target, p = binary(0)
-    measures = {"a": measure("binary", target, p), "b": measure("binary", target, 1 - p)}
-    alone = bootstrap({"a": measures["a"]}, len(p), Resamples(20, seed=1))["a"]
-    together = bootstrap(measures, len(p), Resamples(20, seed=1, threads=3))["a"]
+    models, metrics = {"a": Binary(target, p), "b": Binary(target, 1 - p)}, METRICS_OF_YES_OR_NO
+    alone = bootstrap(metrics, {"a": models["a"]}, Resamples(20, seed=1))["a"]
+    together = bootstrap(metrics, models, Resamples(20, seed=1, threads=3))["a"]
     assert (alone == together).all()
-    assert (alone[1:] != bootstrap(measures, len(p), Resamples(20, seed=2))["a"][1:]).any()
+    assert (alone[1:] != bootstrap(metrics, models, Resamples(20, seed=2))["a"][1:]).any()
+    fewer = bootstrap(metrics[2:3], models, Resamples(20, seed=1))["a"]
+    assert (fewer == alone[:, 2:3]).all()  # nor on what else is measured
 
 
-def covered(truth: float, draw, trials: int, metric: int, mirrored: bool = False) -> float:
+def covered(truth: float, draw, trials: int, metric: str, mirrored: bool = False) -> float:
     """The share of intervals that hold the truth, over fresh samples."""
     hits = 0
     for trial in range(trials):
         target, p, days = draw(np.random.default_rng([7, trial]))
-        values = bootstrap({"it": measure("binary", target, p)}, len(p), Resamples(100, trial, days=days))["it"]
-        found = interval(values[:, metric], mirrored)
-        hits += found["low"] <= truth <= found["high"]
+        measured = METRICS_OF_YES_OR_NO[NAMES.index(metric)]
+        values = bootstrap([measured], {"it": Binary(target, p)}, Resamples(100, trial, days=days))["it"]
+        found = interval(values[:, 0], mirrored)
+        hits += found.low <= truth <= found.high
     return hits / trials
 
 
@@ -109,7 +118,7 @@ def test_an_interval_of_95_percent_holds_the_truth_95_times_in_100():
     score = rng.normal(size=1_000_000)
     late = rng.random(1_000_000) < 1 / (1 + np.exp(-score))
     truth = sk.roc_auc_score(late, score)
-    assert 0.90 <= covered(truth, draw, trials=120, metric=0) <= 0.99
+    assert 0.90 <= covered(truth, draw, trials=120, metric="auc") <= 0.99
 
 
 def test_rows_of_a_day_share_their_fate_and_only_whole_days_know_it():
@@ -119,8 +128,8 @@ def test_rows_of_a_day_share_their_fate_and_only_whole_days_know_it():
         return (rng.random(days * rows) < rng.choice([0.1, 0.4], days)[day]).astype(int), p, day
 
     truth = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
-    assert covered(truth, draw, trials=80, metric=2) >= 0.88
-    assert covered(truth, lambda rng: (*draw(rng)[:2], None), trials=80, metric=2) < 0.75
+    assert covered(truth, draw, trials=80, metric="log_loss") >= 0.88
+    assert covered(truth, lambda rng: (*draw(rng)[:2], None), trials=80, metric="log_loss") < 0.75
 
 
 def test_the_mirrored_interval_takes_out_the_bias_of_the_calibration_error():
@@ -128,7 +137,7 @@ def test_the_mirrored_interval_takes_out_the_bias_of_the_calibration_error():
         true = 1 / (1 + np.exp(-rng.normal(-1, 1, 1000)))
         return (rng.random(1000) < true).astype(int), np.clip(true + 0.02, 0, 1), None
 
-    plain, mirrored = (covered(0.02, draw, trials=80, metric=4, mirrored=m) for m in (False, True))
+    plain, mirrored = (covered(0.02, draw, trials=80, metric="ece", mirrored=m) for m in (False, True))
     assert mirrored >= 0.8 > plain
 
 
@@ -137,31 +146,36 @@ def test_paired_difference_sees_what_two_intervals_do_not():
     score = rng.normal(size=3000)
     late = (rng.random(3000) < 1 / (1 + np.exp(-score))).astype(int)
     noisy = 1 / (1 + np.exp(-(score + rng.normal(0, 0.35, 3000))))
-    models = {"good": measure("binary", late, 1 / (1 + np.exp(-score))), "noisy": measure("binary", late, noisy)}
-    drawn = bootstrap(models, 3000, Resamples(300, seed=0))
-    good, worse = (intervals("binary", drawn[name])["log_loss"] for name in models)
-    assert good["high"] > worse["low"]
-    gain = compare("binary", drawn["good"], drawn["noisy"])
-    assert gain["log_loss"]["low"] > 0
-    assert gain["log_loss"]["value"] == pytest.approx(worse["value"] - good["value"])
-    assert gain["log_loss"]["better"] > 0.97
-    back = compare("binary", drawn["noisy"], drawn["good"])
-    assert back["log_loss"]["high"] == pytest.approx(-gain["log_loss"]["low"])
+    models, metrics = (
+        {"good": Binary(late, 1 / (1 + np.exp(-score))), "noisy": Binary(late, noisy)},
+        METRICS_OF_YES_OR_NO,
+    )
+    drawn = bootstrap(metrics, models, Resamples(300, seed=0))
+    good, worse = (intervals(metrics, drawn[name])["log_loss"] for name in models)
+    assert good.high > worse.low
+    gain = compare(metrics, drawn["good"], drawn["noisy"])
+    assert [*gain] == ["auc", "log_loss"]  # the headline metrics
+    assert gain["log_loss"].low > 0
+    assert gain["log_loss"].value == pytest.approx(worse.value - good.value)
+    assert gain["log_loss"].better > 0.97
+    back = compare(metrics, drawn["noisy"], drawn["good"])
+    assert back["log_loss"].high == pytest.approx(-gain["log_loss"].low)
 
 
 def test_one_class_has_no_auc_and_says_so():
-    values = bootstrap({"it": measure("binary", np.ones(50, int), np.full(50, 0.9))}, 50, Resamples(20, 0))["it"]
-    assert list(defined(intervals("binary", values))) == ["average_precision", "log_loss", "brier", "ece"]
-    (check,) = bound_checks({"auc": BoundConfig(min=0.5)}, defined(intervals("binary", values)), "binary")
+    metrics = METRICS_OF_YES_OR_NO
+    values = bootstrap(metrics, {"it": Binary(np.ones(50, int), np.full(50, 0.9))}, Resamples(20, 0))["it"]
+    assert list(intervals(metrics, values)) == ["average_precision", "log_loss", "brier", "ece"]
+    (check,) = bound_checks({"auc": BoundConfig(min=0.5)}, intervals(metrics, values), metrics)
     assert (check["passed"], check["reason"]) == (False, "auc is not defined on these rows")
 
 
 def test_slices_have_their_rows_and_leave_out_the_tiny():
     target, p = binary(0, 500)
     carrier = pl.Series(["UA"] * 300 + ["B6"] * 190 + ["OO"] * 10)
-    found = slices(carrier, "binary", target, p, Resamples(20, 0, days=np.arange(500) % 25))
+    found = slices(carrier, METRICS_OF_YES_OR_NO, Binary(target, p), Resamples(20, 0, days=np.arange(500) % 25))
     assert [(r["value"], r["rows"]) for r in found] == [("B6", 190), ("UA", 300)]
-    assert found[1]["auc"]["value"] == pytest.approx(sk.roc_auc_score(target[:300], p[:300]))
+    assert found[1]["auc"].value == pytest.approx(sk.roc_auc_score(target[:300], p[:300]))
     with pytest.raises(UserError, match="evaluate.slices names 'carier', which is no column. Did you mean 'carrier'"):
         slice_values(carrier.alias("carrier").to_frame(), "carier", None)
 
@@ -177,24 +191,20 @@ def test_whole_days_need_enough_of_them():
     assert sorted(set(how.of(np.arange(20, 100)).days)) == list(range(20))
 
 
-def improvement(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": value, "low": low, "high": high, "better": 0.5}
-
-
 def test_gate():
-    found = {"auc": {"value": 0.72}, "log_loss": {"value": 0.51}}
+    found = {"auc": Interval(0.72), "log_loss": Interval(0.51)}
     bounds = {"auc": BoundConfig(min=0.70, max=0.99), "log_loss": BoundConfig(max=0.50)}
-    said = verdict(bound_checks(bounds, found, "binary"))
+    said = verdict(bound_checks(bounds, found, METRICS["binary"]))
     assert [c["passed"] for c in said["checks"]] == [True, True, False]
     assert said["passed"] is False
     assert said["reasons"] == ["log_loss 0.5100 is above 0.5"]
-    assert verdict(bound_checks({"auc": BoundConfig(min=0.72)}, found, "binary"))[
+    assert verdict(bound_checks({"auc": BoundConfig(min=0.72)}, found, METRICS["binary"]))[
         "passed"
     ]  # the bound itself is enough
 
 
 def test_gate_and_the_champion():
-    unsure, worse = improvement(-0.001, -0.003, 0.001), improvement(-0.004, -0.006, -0.002)
+    unsure, worse = Improvement(-0.001, -0.003, 0.001), Improvement(-0.004, -0.006, -0.002)
     assert verdict(champion_checks({"auc": unsure}, ""))["passed"]
     said = verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
     assert said["reasons"] == ["log_loss: worse than the champion, improvement -0.0040 (-0.0060 to -0.0020)"]
@@ -204,10 +214,10 @@ def test_gate_and_the_champion():
 
 
 def test_a_misspelt_metric_of_the_gate_is_named():
-    with pytest.raises(UserError, match="metric 'auk', which a binary task does not have. Did you mean 'auc'"):
-        bound_checks({"auk": BoundConfig(min=0.7)}, {}, "binary")
-    with pytest.raises(UserError, match="metric 'auc', which a regression task does not have"):
-        bound_checks({"auc": BoundConfig(min=0.7)}, {}, "regression")
+    with pytest.raises(UserError, match="metric 'auk', which is not measured. Did you mean 'auc'"):
+        bound_checks({"auk": BoundConfig(min=0.7)}, {}, METRICS["binary"])
+    with pytest.raises(UserError, match=r"(?s)metric 'auc'.*fix: the metrics of this task: rmse, mae, r2"):
+        bound_checks({"auc": BoundConfig(min=0.7)}, {}, METRICS["regression"])
 
 
 def test_champions_that_cannot_be_compared():
@@ -236,34 +246,41 @@ def table(task: str, n: int = 400) -> Rows:
     return Rows.from_frame(frame.with_columns(pl.col("gap").cast(pl.Float32)), schema)
 
 
-@pytest.mark.parametrize(
-    ("choice", "task"), [("default", "binary"), ("multiclass", "multiclass"), ("regression", "regression")]
-)
-def test_configured_baselines_learn_and_the_constant_is_the_worst(choice, task):
-    rows, settings = table(task), compose([f"evaluate={choice}"]).evaluate
-    fitted, skipped = fit_baselines(settings.baselines, rows, rows, Resources(0, 1, Path()))
+BASELINES = {
+    "constant": {"_target_": "notebento.evaluation.baselines.Constant"},
+    "logistic": {"_target_": "notebento.evaluation.baselines.Logistic"},
+    "ridge": {"_target_": "notebento.evaluation.baselines.Ridge"},
+    "lightgbm": {"_target_": "notebento.models.lightgbm.LightGBM"},
+}
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_baselines_learn_and_the_constant_is_the_worst(task):
+    unfit = "logistic" if task == "regression" else "ridge"
+    rows, metric = table(task), METRICS[task][0]
+    fitted, skipped = fit_baselines(
+        {name: node for name, node in BASELINES.items() if name != unfit}, rows, rows, Resources(0, 1, Path())
+    )
     assert not skipped
-    assert bound_checks(settings.gate, {}, task)  # the choice's gate fits its task
+    once = np.ones(len(rows), int)
     first = {
-        name: measure(task, rows.target, f.predict(rows))(np.ones(len(rows), int))[0] for name, f in fitted.items()
+        name: measure([metric], Sample(answers_of(task, rows.target, f.predict(rows)), once))[0]
+        for name, f in fitted.items()
     }
-    sign = next(iter(METRICS[task].values()))
-    assert min(first, key=lambda name: sign * first[name]) == "constant"
+    assert min(first, key=lambda name: metric.sign * first[name]) == "constant"
 
 
 def test_a_baseline_that_is_not_installed_is_left_out_with_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    nodes = {n: {"_target_": f"notebento.{n}"} for n in ("model.LightGBM", "evaluate.Constant")}
+    nodes = {name: BASELINES[name] for name in ("lightgbm", "constant")}
     fitted, skipped = fit_baselines(nodes, table("binary"), table("binary"), Resources(0, 1, Path()))
-    assert list(fitted) == ["evaluate.Constant"]
-    assert skipped == {"model.LightGBM": "lightgbm is not installed"}
+    assert list(fitted) == ["constant"]
+    assert skipped == {"lightgbm": "lightgbm is not installed"}
 
 
 def test_a_baseline_for_another_task_is_an_error():
     with pytest.raises(UserError, match="logistic regression predicts classes"):
-        fit_baselines(
-            {"l": {"_target_": "notebento.evaluation.baselines.Logistic"}}, *[table("regression")] * 2, Resources(0, 1, Path())
-        )
+        fit_baselines({"l": BASELINES["logistic"]}, *[table("regression")] * 2, Resources(0, 1, Path()))
 
 
 def test_linear_baseline_survives_what_it_never_saw():
@@ -278,3 +295,69 @@ def test_predictions_have_key_target_and_a_column_for_each_answer():
     wide = predictions(frame, "test", schema, {"notebento": np.array([[0.7, 0.3], [0.2, 0.8]])})
     assert wide.columns == ["id", "at", "y", "split", "notebento_a", "notebento_b"]
     assert predictions(frame, "test", schema, {"notebento": np.array([0.7, 0.2])})["notebento"].dtype == pl.Float32
+
+
+def test_a_metric_of_a_project_is_one_entry_of_the_list():
+    """It has a value and an interval, is compared, and may be a bound of the gate."""
+    target, p = binary(0)
+    hits = Metric("hits", "higher", lambda s: s.mean((s.answer > 0.5) == (s.target > 0)), headline=True)
+    cost = Metric("cost", "lower", lambda s: s.mean(np.where(s.target > 0, 1 - s.answer, s.answer)))
+    metrics = [*METRICS["binary"], hits, cost]
+    result = benchmark(metrics, {"notebento": Binary(target, p), "other": Binary(target, 1 - p)}, Resamples(50, 0))
+    found = result.intervals()["notebento"]
+    assert found["hits"].value == pytest.approx(((p > 0.5) == (target > 0)).mean())
+    assert found["hits"].low < found["hits"].value < found["hits"].high
+    assert {name: i for name, i in found.items() if name not in ("hits", "cost")} == (
+        benchmark(METRICS["binary"], result.models, Resamples(50, 0)).intervals()["notebento"]
+    )
+    assert [*result.improvements()["other"]] == ["auc", "log_loss", "hits"]
+    assert result.improvements()["other"]["hits"].low > 0
+    (check,) = bound_checks({"hits": BoundConfig(min=0.999)}, found, metrics)
+    assert not check["passed"] and check["reason"].startswith("hits 0.")
+    told = comparison({"validation": result, "test": result}, {}, "")
+    assert told["better"]["hits"] == "higher" and told["better"]["cost"] == "lower"
+    assert told["champion"] == "compared" and told["unit"] == "row"
+    assert told["by_row"] == told["differences"]["test"]
+
+
+def test_days_are_drawn_when_the_settings_say_so():
+    frame = pl.DataFrame({"at": pl.datetime_range(pl.datetime(2013, 1, 1), pl.datetime(2013, 1, 31), "6h", eager=True)})
+    how = resamples(EvaluateConfig(bootstrap=7), frame, "at", seed=3, threads=2)
+    assert (how.samples, how.seed, how.threads, how.days.max()) == (7, 3, 2, 30)
+    assert resamples(EvaluateConfig(unit="row"), frame, "at", seed=3).days is None
+    assert resamples(EvaluateConfig(), frame, None, seed=3).days is None
+    rng = np.random.default_rng(0)
+    bad = rng.random(len(frame)) < np.where(how.days % 3 == 0, 0.8, 0.1)
+    result = benchmark(METRICS["binary"], {"notebento": Binary(bad.astype(int), np.full(len(bad), bad.mean()))}, how)
+    assert (result.unit, result.by_row().unit) == ("day", "row")
+
+
+def test_without_a_champion_the_reason_is_given():
+    assert comparable_champion(None, None, []) == (None, "there is none yet")
+
+
+def test_intervals_are_written_the_same_everywhere():
+    assert str(Interval(0.77312, 0.77004, 0.77621)) == "0.7731 (0.7700 to 0.7762)"
+    assert f"{Improvement(-0.004, -0.006, -0.002, 0.0):+}" == "-0.0040 (-0.0060 to -0.0020)"
+    assert (str(Interval(1234.56, 1200, 1300)), str(Interval(0.5)), str(Interval())) == (
+        "1,235 (1,200 to 1,300)",
+        "0.5000",
+        "–",
+    )
+    assert (Interval(0.5, 0.4, 0.6).bounds, Interval(0.5).bounds) == ("0.4000 to 0.6000", "")
+
+
+def test_names_of_metrics_without_their_list():
+    """A page that reads metrics.json knows the library's metrics, and takes the first where it knows none."""
+    assert headline_names(["accuracy", "auc", "log_loss"]) == ["auc", "log_loss"]
+    assert headline_names(["profit", "cost"]) == ["profit"]
+    lower = {name for name, better in directions().items() if better == "lower"}
+    assert lower == {"log_loss", "brier", "ece", "rmse", "mae"}
+
+
+def test_metrics_and_intervals_are_read_without_a_heavy_import():
+    code = "import sys, notebento.evaluation.metrics as m; print({'numpy', 'polars', 'torch'} & {*sys.modules}, m.OURS)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "set() notebento\n"
+    )

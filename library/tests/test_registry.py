@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError
 
 from notebento.core.config import CardConfig, RegistryConfig
 from notebento.core.errors import GateError, NotebentoError, UserError
+from notebento.evaluation.metrics import Interval
 from notebento.registry.card import card, card_page
 from notebento.registry.registry import (
-    Interval,
     Ledger,
     Lineage,
     Registry,

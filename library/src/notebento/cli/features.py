@@ -78,11 +78,11 @@ def ablation(
     """What each view adds: the AUC that is lost on validation without it, with a 95% interval. Takes minutes."""
     from rich.progress import track
 
-    from notebento.evaluation.ablation import worth_of_views
+    from notebento.evaluation.ablation import view_ablation
 
     quiet = as_json or not err.is_terminal
     watch = partial(track, description="without each view in turn", console=err, transient=True, disable=quiet)
-    found = worth_of_views(compose(overrides or []), rows, watch=watch)
+    found = view_ablation(compose(overrides or []), rows, watch=watch)
     if as_json:
         print_json(found.to_dicts())
         return

@@ -33,7 +33,7 @@ class Learning(Protocol):
     def fit(self, train: Rows, validation: Rows, trainer: Any) -> Answering: ...
 
 # %% ../../../nbs/evaluation/baselines.ipynb #1eec6f8d
-@dataclass(frozen=True)
+@dataclass
 class Resources:
     """What a baseline may use; the `trainer` of models that train themselves."""
 

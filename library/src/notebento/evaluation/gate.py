@@ -11,50 +11,47 @@ from typing import Any
 
 from ..core.config import BoundConfig
 from ..core.errors import UserError, nearest
-from .metrics import METRICS, shown
+from .metrics import Improvement, Interval, Metric
 from ..models.bundle import Signature
 
 # %% ../../../nbs/evaluation/gate.ipynb #aca0510d
+def bound_checks(
+    bounds: Mapping[str, BoundConfig], found: Mapping[str, Interval], metrics: Sequence[Metric]
+) -> list[dict[str, Any]]:
+    """One check for each configured `min` and `max`, against the intervals that were `found`."""
+    names, checks = [metric.name for metric in metrics], []
+    for name, bound in bounds.items():
+        if name not in names:
+            raise UserError(
+                f"evaluate.gate names a metric {name!r}, which is not measured.{nearest(name, names)}",
+                fix=f"the metrics of this task: {', '.join(names)}",
+            )
+        value = found.get(name, Interval()).value
+        limits = (("min", bound.min), ("max", bound.max))
+        checks += [_bound_check(name, value, kind, limit) for kind, limit in limits if limit is not None]
+    return checks
+
+
+def _bound_check(name: str, value: float | None, kind: str, limit: float) -> dict[str, Any]:
+    passed = value is not None and (value >= limit if kind == "min" else value <= limit)
+    word = {"min": ("at least", "below"), "max": ("at most", "above")}[kind][not passed]
+    measured = "is not defined on these rows" if value is None else f"{value:.4f} is {word} {limit:g}"
+    return _check(f"{name} {kind}", value, limit, passed, f"{name} {measured}")
+
+
 def _check(name: str, value: float | None, limit: float | None, passed: bool, reason: str) -> dict[str, Any]:
     return {"name": name, "value": value, "limit": limit, "passed": passed, "reason": reason}
 
-
-def bound_checks(
-    bounds: Mapping[str, BoundConfig], found: Mapping[str, Mapping[str, float | None]], task: str
-) -> list[dict[str, Any]]:
-    """One check for each configured `min` and `max`, against the metrics that were `found`."""
-    checks = []
-    for metric, bound in bounds.items():
-        if metric not in METRICS[task]:
-            raise UserError(
-                f"evaluate.gate names a metric {metric!r}, which a {task} task does not have."
-                f"{nearest(metric, METRICS[task])}",
-                fix=f"its metrics: {', '.join(METRICS[task])}",
-            )
-        value = found.get(metric, {}).get("value")
-        for kind, limit in (("min", bound.min), ("max", bound.max)):
-            if limit is not None:
-                passed = value is not None and (value >= limit if kind == "min" else value <= limit)
-                word = {"min": ("at least", "below"), "max": ("at most", "above")}[kind][not passed]
-                reason = (
-                    f"{metric} is not defined on these rows"
-                    if value is None
-                    else f"{metric} {value:.4f} is {word} {limit:g}"
-                )
-                checks.append(_check(f"{metric} {kind}", value, limit, passed, reason))
-    return checks
-
 # %% ../../../nbs/evaluation/gate.ipynb #34e2f1bc
-def champion_checks(improvement: Mapping[str, Mapping[str, float | None]], obstacle: str) -> list[dict[str, Any]]:
+def champion_checks(improvement: Mapping[str, Improvement], obstacle: str) -> list[dict[str, Any]]:
     """One check for each metric that was compared with the champion, or one that says why none was."""
     if obstacle:
         return [_check("champion", None, None, True, f"not compared: {obstacle}")]
     checks = []
-    for metric, gain in improvement.items():
-        high = gain["high"]
-        worse = high is not None and high < 0
-        reason = f"{metric}: {'worse' if worse else 'not worse'} than the champion, improvement {shown(gain, sign='+')}"
-        checks.append(_check(f"{metric} champion", high, 0.0, not worse, reason))
+    for name, gain in improvement.items():
+        worse = gain.high is not None and gain.high < 0
+        reason = f"{name}: {'worse' if worse else 'not worse'} than the champion, improvement {gain:+}"
+        checks.append(_check(f"{name} champion", gain.high, 0.0, not worse, reason))
     return checks
 
 

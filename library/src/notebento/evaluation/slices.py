@@ -15,7 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..core.errors import UserError, nearest
-from .metrics import METRICS, Resamples, bootstrap, defined, intervals, local, measure
+from .bootstrap import Answers, Resamples, bootstrap, intervals, local
+from .metrics import Interval, Metric
 
 # %% ../../../nbs/evaluation/slices.ipynb #28ede13a
 CLOCK = {"month": "%Y-%m", "weekday": "%u %a", "hour": "%H"}
@@ -34,46 +35,48 @@ def slice_values(frame: pl.DataFrame, name: str, time: str | None, zone: str = "
 
 # %% ../../../nbs/evaluation/slices.ipynb #00fc10ca
 def slices(
-    values: pl.Series, task: str, target: np.ndarray, answer: np.ndarray, how: Resamples, least: int = 50
+    values: pl.Series, metrics: Sequence[Metric], answers: Answers, how: Resamples, least: int = 50
 ) -> list[dict[str, Any]]:
-    """One record for each value with at least `least` rows: its rows, what happened and was said, the metrics."""
+    """One record for each value with at least `least` rows: its rows, what happened and was predicted, the metrics."""
     found = []
-    whole_numbers = values.cast(pl.Int64, strict=False)  # so that hour 9 comes before hour 10
-    groups = (
-        pl.DataFrame({"v": values, "n": whole_numbers}).with_row_index("i").group_by("v", "n").agg("i").sort("n", "v")
-    )
-    for value, index in groups.select("v", "i").iter_rows():
-        if len(index) >= least:
-            rows = np.array(index)
-            drawn = bootstrap({"it": measure(task, target[rows], answer[rows])}, len(rows), how.of(rows))
-            means = {"observed": float(target[rows].mean()), "predicted": float(answer[rows].mean())}
-            facts = {"value": value, "rows": len(rows)} | (means if answer.ndim == 1 else {})
-            found.append(facts | defined(intervals(task, drawn["it"])))
+    for value, rows in _rows_by_value(values):
+        if len(rows) >= least:
+            part = answers[rows]
+            means = {"observed": float(part.target.mean()), "predicted": float(part.answer.mean())}
+            facts = {"value": value, "rows": len(rows)} | (means if part.answer.ndim == 1 else {})
+            found.append(facts | intervals(metrics, bootstrap(metrics, {"it": part}, how.of(rows))["it"]))
     return found
 
 
-def slices_table(found: Mapping[str, Sequence[Mapping[str, Any]]], task: str, metric: str) -> pl.DataFrame:
+def _rows_by_value(values: pl.Series) -> list[tuple[str, np.ndarray]]:
+    """The numbers of the rows with each value, in the values' order: hour 9 comes before hour 10."""
+    frame = pl.DataFrame({"v": values, "n": values.cast(pl.Int64, strict=False)}).with_row_index("i")
+    groups = frame.group_by("v", "n").agg("i").sort("n", "v").select("v", "i")
+    return [(value, np.array(rows)) for value, rows in groups.iter_rows()]
+
+# %% ../../../nbs/evaluation/slices.ipynb #9ea3c44d
+def slices_table(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: Metric) -> pl.DataFrame:
     """Every slice as a row, those with the worst `metric` first."""
-    records = [
-        {"by": by} | {k: r[k]["value"] if isinstance(r[k], Mapping) else r[k] for k in r}
-        for by in found
-        for r in found[by]
-    ]
+    records = [{"by": by} | {k: _value(v) for k, v in r.items()} for by in found for r in found[by]]
     return pl.DataFrame(records, infer_schema_length=None).sort(
-        metric, descending=METRICS[task][metric] < 0, nulls_last=True
+        metric.name, descending=metric.better == "lower", nulls_last=True
     )
 
+
+def _value(cell: Any) -> Any:
+    return cell.value if isinstance(cell, Interval) else cell
+
 # %% ../../../nbs/evaluation/slices.ipynb #e3760022
-def slices_plot(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> Figure:
+def slices_plot(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: Metric) -> Figure:
     """One panel for each column: `metric` of every value with its interval."""
     fig, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 4.5), sharex=True, squeeze=False)
     for ax, (column, records) in zip(axes[0], found.items(), strict=True):
-        present = [r for r in records if metric in r]
+        present = [r for r in records if metric.name in r]
         for y, r in enumerate(present):
-            ax.plot([r[metric]["low"], r[metric]["high"]], [y, y], color="tab:blue")
-            ax.plot(r[metric]["value"], y, "o", color="tab:blue", markersize=4)
+            ax.plot([r[metric.name].low, r[metric.name].high], [y, y], color="tab:blue")
+            ax.plot(r[metric.name].value, y, "o", color="tab:blue", markersize=4)
         ax.set_yticks(range(len(present)), [r["value"] for r in present], fontsize=8)
         ax.invert_yaxis()
-        ax.set(title=f"by {column}", xlabel=metric)
+        ax.set(title=f"by {column}", xlabel=metric.name)
     fig.tight_layout()
     return fig

@@ -19,7 +19,7 @@ from ..core.compose import runs_folder
 from ..core.config import Config, build
 from ..core.html import Html, joined, page, tag
 from ..data.snapshot import contracts_of, newest_tables
-from ..evaluation.ablation import importance, targets, training
+from ..evaluation.ablation import importance, targets, training_parts
 from ..features.expectations import Expectation, Unexpected, expectations, too_old, unexpected
 from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
@@ -214,7 +214,7 @@ def gather(config: Config, rows: int = 2000) -> Catalogue:
     champion = registry.champion() if versions else ""
     reference = load(registry.bundle(champion) / "reference.json") if champion else None
     expected = expectations(features, contracts_of(config.data), reference)
-    parts, run = training(), runs_folder() / "latest"
+    parts, run = training_parts(), runs_folder() / "latest"
     if parts is None:
         return Catalogue(entries(features, expected, versions=versions), [], " ".join(about))
     about.append(f"Nulls, distribution and expectations: training rows of run {run.resolve().name}.")
