@@ -218,7 +218,7 @@ def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {e["feature"] for e in json.loads(done.stdout)["entries"]} == {*flights.shown}
     assert "weather_temp" in (tmp_path / "deep" / "page.html").read_text()
-    for words in (["worth"], ["list", "--check"]):
+    for words in (["ablation"], ["list", "--check"]):
         command = [sys.executable, "-m", "notebento", "features", *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (done.returncode, "there is no run" in done.stderr) == (2, True)
