@@ -5,10 +5,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from stores import RedisServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,3 +61,12 @@ def after_loading(page: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     finally:
         shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RedisServer"]:
+    """A Redis server for the tests of a file."""
+    from stores import redis_server
+
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server

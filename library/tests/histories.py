@@ -25,7 +25,7 @@ from notebento.features.views import (
     total,
 )
 
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 TIME = pl.Datetime("us", "UTC")
 START = datetime(2024, 3, 31, 0, 30, tzinfo=UTC)  # the clocks change in Europe half an hour later
 PLAIN = {"id": pl.Int64, "who": pl.String, "at": TIME, "known": TIME, "told": TIME, "v": pl.Int64, "w": pl.Int64}
@@ -94,3 +94,19 @@ def offline(features: FeatureSet, table: pl.DataFrame, questions) -> list[dict]:
     rows = pl.DataFrame(questions, schema={"who": pl.String, "predict_at": TIME}, orient="row")
     names = [name for view in features.views for name in view.columns]
     return seen_before(features, rows, {"t": table}).select(names).to_dicts()
+
+
+def busy_table(n: int = 3_000) -> pl.DataFrame:
+    """Events of 40 entities over ten hours, each told late."""
+    events = [
+        (
+            f"e{i * 7919 % 40}",
+            START + (i * 611 % 36_000) * timedelta(seconds=1),
+            i % 13 * MINUTE,
+            i % 29 * MINUTE,
+            i % 11,
+            i,
+        )
+        for i in range(n)
+    ]
+    return plain_table(events)

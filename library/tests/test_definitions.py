@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from histories import toy_views
-from test_store import HOUR, START, busy_table, redis, settings_of  # noqa: F401 (a fixture)
+from histories import HOUR, START, busy_table, toy_views
+from stores import settings_of
 
 from notebento.core.artifacts import save
 from notebento.core.compose import compose
@@ -46,7 +46,7 @@ def until(happened: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_path, redis):  # noqa: F811
+def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_path, redis):
     """The kept one says what it said; the other says everything or that it is not there."""
     config = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="going")
     kept, old, table = toy_views(), changed_views(), busy_table()
@@ -83,7 +83,7 @@ def test_who_reads_while_a_definition_goes_is_never_told_a_part(backend, tmp_pat
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_who_fills_a_store_notices_that_it_was_emptied(backend, tmp_path, redis, monkeypatch):  # noqa: F811
+def test_who_fills_a_store_notices_that_it_was_emptied(backend, tmp_path, redis, monkeypatch):
     config = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="filling")
     table = {"t": busy_table(100)}
     with FeatureStore.open(toy_views(), config) as store:
@@ -104,7 +104,7 @@ def test_who_fills_a_store_notices_that_it_was_emptied(backend, tmp_path, redis,
         assert store.clock == START + HOUR
 
 
-def test_stores_on_one_server_do_not_see_each_other(redis):  # noqa: F811
+def test_stores_on_one_server_do_not_see_each_other(redis):
     with (
         FeatureStore.open(toy_views(), redis.store(name="a*")) as one,
         FeatureStore.open(toy_views(), redis.store(name="ab")) as two,

@@ -12,10 +12,11 @@ import pytest
 from flights.features import Flights, flights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from morning import DAWN, opened, story
+from morning import settings as store_settings
+from stores import RedisServer
 from test_serve import GRAPH, free_port, process, settled
 from test_serve import SETTINGS as SERVE
-from test_stream import DAWN, Server, opened, story
-from test_stream import settings as store_settings
 
 from notebento.core.clock import prediction_time
 from notebento.core.compose import compose
@@ -213,7 +214,7 @@ def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
 
 def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
     folder, registry = toy
-    redis = Server(tmp_path)
+    redis = RedisServer(tmp_path)
     store = msgspec.structs.replace(compose(["store=redis"]).store, url=redis.url, name="toy", retry_s=1.0)
     fill(store)
     elsewhere = msgspec.structs.replace(store, url="redis://127.0.0.1:1/0")

@@ -1,28 +1,23 @@
-"""What 04_store cannot show about itself: parity over months, killed writers, servers that go away, full disks."""
+"""What the notebook of the store cannot show: any history in any order, killed writers, lost servers, full disks."""
 
-import json
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import polars as pl
 import pytest
-from conftest import absent
-from flights.features import flights
 from histories import (
     START,
     TIME,
+    busy_table,
     corrected_table,
     correction,
     event,
@@ -34,10 +29,10 @@ from histories import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import environment, redis_server, settings_of
 
-from notebento.core.compose import compose
 from notebento.core.errors import UserError
-from notebento.features.schema import TEXT, FeatureSet, rows_of, seen_before
+from notebento.features.schema import TEXT, FeatureSet, seen_before
 from notebento.features.views import Events, Table, Value, View, count, last
 from notebento.online.backends import SqliteStore, StoreError
 from notebento.online.materialize import as_told
@@ -46,60 +41,6 @@ from notebento.online.store import FeatureStore
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NAMES = {corrected: [n for v in toy_views(corrected).views for n in v.columns] for corrected in (False, True)}
-
-
-def settings_of(folder: Path, **changes):
-    """A store in a file of `folder`."""
-    return msgspec.structs.replace(compose([]).store, url=str(folder / "store.db"), **changes)
-
-
-@contextmanager
-def redis_server(folder: Path):
-    """A Redis server of its own, which writes what it is told to the disk at once."""
-    if not (program := shutil.which("redis-server")):
-        absent("redis-server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [program, "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "yes"]
-    command += ["--appendfsync", "always", "--bind", "127.0.0.1"]
-    server = Server(command, port)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-class Server:
-    """A process that can be stopped and started again."""
-
-    def __init__(self, command: list[str], port: int) -> None:
-        self.command, self.port, self.process = command, port, None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("redis-server does not start")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def store(self, **changes):
-        url = f"redis://127.0.0.1:{self.port}/0"
-        return msgspec.structs.replace(compose(["store=redis"]).store, url=url, deadline_ms=5000, **changes)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 def feed(store: FeatureStore, table: pl.DataFrame, after: datetime, until: datetime, draw, order: list[int]) -> None:
@@ -119,7 +60,7 @@ def feed(store: FeatureStore, table: pl.DataFrame, after: datetime, until: datet
 def replayed(features: FeatureSet, config, table: pl.DataFrame, questions, began: datetime, draw, order) -> list[dict]:
     until = START + 10 * HOUR
     with FeatureStore.open(features, config) as store:
-        store.store.clear(store.layout.digest)
+        store.clear()
         store.materialize({"t": table}, began)
         feed(store, table, began, until, draw, order)
         return store.read([{"who": who, "predict_at": now} for who, now in questions]).rows
@@ -128,6 +69,7 @@ def replayed(features: FeatureSet, config, table: pl.DataFrame, questions, began
 began = st.integers(0, 60).map(lambda m: START + m * MINUTE)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 @pytest.mark.parametrize("corrected", [False, True])
 def test_a_store_says_what_the_definitions_say(backend, corrected, tmp_path, redis):
@@ -148,27 +90,6 @@ def test_a_store_says_what_the_definitions_say(backend, corrected, tmp_path, red
     agree()
 
 
-@pytest.fixture(scope="module")
-def year():
-    """The configuration, the snapshot's tables and their rows."""
-    from notebento.data.snapshot import take
-
-    config = compose([])
-    tables = take(config.data).tables
-    return config, tables, rows_of(tables, config.data)
-
-
-@pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_a_month_is_the_same_online_to_the_bit(year, backend, tmp_path, redis):
-    _, tables, rows = year
-    start, end = datetime(2013, 2, 11, tzinfo=UTC), datetime(2013, 3, 11, tzinfo=UTC)
-    near = {**tables, "flights": tables["flights"].filter(pl.col("sched_dep") < end + 8 * DAY)}
-    store = settings_of(tmp_path) if backend == "sqlite" else redis.store()
-    found = check(flights, store, rows, near, start, end, 3 * HOUR)
-    assert not found.differences
-    assert found.rows > 24_000 and found.features > 150 and found.told > 90_000
-
-
 def test_who_waits_is_told_how_far_it_is(tmp_path):
     """A check after every step; filling a store after every slice, of which the last ends where it shall."""
     config, table, end = settings_of(tmp_path), busy_table(15_000), START + 5 * HOUR + 10 * MINUTE
@@ -183,38 +104,14 @@ def test_who_waits_is_told_how_far_it_is(tmp_path):
     assert slices == sorted(set(slices)) and len(slices) > 1 and slices[-1] == end
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_the_year_is_the_same_online_to_the_bit(year, backend, tmp_path, redis):
-    _, tables, rows = year
-    store = settings_of(tmp_path) if backend == "sqlite" else redis.store()
-    found = check(flights, store, rows, tables, datetime(2013, 1, 2, tzinfo=UTC), datetime(2014, 1, 1, 5, tzinfo=UTC))
-    assert not found.differences and found.rows > 330_000
-
-
-def busy_table(n: int = 3_000) -> pl.DataFrame:
-    """Events of 40 entities over ten hours, each told late."""
-    events = [
-        (
-            f"e{i * 7919 % 40}",
-            START + (i * 611 % 36_000) * timedelta(seconds=1),
-            i % 13 * MINUTE,
-            i % 29 * MINUTE,
-            i % 11,
-            i,
-        )
-        for i in range(n)
-    ]
-    return plain_table(events)
-
-
 WRITER = """
 import sys
 import msgspec, polars as pl
 from datetime import datetime
 from notebento.core.config import StoreConfig
 from notebento.core.clock import from_microseconds
-from notebento.online.store import FeatureStore, as_told
+from notebento.online.materialize import as_told
+from notebento.online.store import FeatureStore
 from histories import START, toy_views
 config, table = msgspec.json.decode(sys.argv[1], type=StoreConfig), pl.read_parquet(sys.argv[2])
 part, parts, size = map(int, sys.argv[3:6])
@@ -234,8 +131,7 @@ print("done", flush=True)
 
 def start_writer(config, table: Path, part: int = 0, parts: int = 1, size: int = 20) -> subprocess.Popen:
     command = [sys.executable, "-c", WRITER, msgspec.json.encode(config).decode(), str(table), str(part), str(parts)]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    return subprocess.Popen([*command, str(size)], stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen([*command, str(size)], stdout=subprocess.PIPE, text=True, env=environment())
 
 
 def answers(config, table: pl.DataFrame) -> list[dict]:
@@ -261,6 +157,7 @@ def busy(tmp_path):
     return table, tmp_path / "busy.parquet"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 def test_a_killed_writer_leaves_nothing_behind_that_is_wrong(backend, busy, tmp_path, redis):
     """Killed again and again in the middle of writing; what starts after it tells everything from the beginning."""
@@ -278,6 +175,7 @@ def test_a_killed_writer_leaves_nothing_behind_that_is_wrong(backend, busy, tmp_
     assert same(answers(config, table), wanted(table))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 def test_two_writers_lose_nothing(backend, busy, tmp_path, redis):
     table, path = busy
@@ -289,6 +187,7 @@ def test_two_writers_lose_nothing(backend, busy, tmp_path, redis):
     assert same(answers(config, table), wanted(table))
 
 
+@pytest.mark.server
 def test_a_server_that_goes_away_and_comes_back(busy, tmp_path):
     """Reads say in time that the store does not answer; a write waits, and is there once."""
     table, _ = busy
@@ -319,6 +218,7 @@ def test_a_server_that_goes_away_and_comes_back(busy, tmp_path):
         reader.close()
 
 
+@pytest.mark.server
 def test_a_server_that_stays_away_is_an_error_in_time(tmp_path):
     with redis_server(tmp_path) as server:
         config = msgspec.structs.replace(server.store(), retry_s=0.5)
@@ -360,8 +260,7 @@ import msgspec, polars as pl
 from notebento.core.config import StoreConfig
 from notebento.online.backends import StoreError
 from notebento.online.store import FeatureStore
-from test_store import busy_table
-from histories import START, toy_views
+from histories import START, busy_table, toy_views
 from datetime import timedelta
 config = msgspec.json.decode(sys.argv[1], type=StoreConfig)
 with FeatureStore.open(toy_views(), config) as store:
@@ -381,10 +280,10 @@ with FeatureStore.open(toy_views(), config) as store:
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path):
     command = [sys.executable, "-c", FILLS, msgspec.json.encode(settings_of(tmp_path, retry_s=0.2)).decode()]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -419,6 +318,7 @@ except StoreError as e:
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_write_the_file_can_read_it():
     with tempfile.TemporaryDirectory() as folder:
@@ -475,7 +375,7 @@ def test_a_store_keeps_what_reads_need_and_no_more(tmp_path):
         now = START + 14 * DAY - 30 * MINUTE
         store.advance(now)
         found = store.read([{"who": "a", "predict_at": now}]).rows
-        kept = store.store._db.execute("SELECT count(*) FROM state").fetchone()[0]
+        kept = store.backend._db.execute("SELECT count(*) FROM state").fetchone()[0]
     assert found == [{name: expected(table, [("a", now)], toy_views())[0][name] for name in found[0]}]
     assert kept < 120  # of 336 events: 24 of each batch may not be dropped before the next
 
@@ -580,13 +480,14 @@ def test_an_older_message_does_not_win_after_a_first_fill(tmp_path):
         assert store.read([{"who": "a", "predict_at": now}]).rows == [{"x_n_30m": 0}]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
 def test_of_two_that_fill_a_store_one_goes_on(backend, busy, tmp_path, redis):
     """The first is stopped in the middle; the second fills the store; the first must not write another byte."""
     table, _ = busy
     config, now = settings_of(tmp_path) if backend == "sqlite" else redis.store(name="filled"), START + 10 * HOUR
     with FeatureStore.open(toy_views(), config) as one, FeatureStore.open(toy_views(), config) as two:
-        write, number = one.store.write, 0
+        write, number = one.backend.write, 0
 
         def interrupted(*arguments):
             nonlocal number
@@ -595,7 +496,7 @@ def test_of_two_that_fill_a_store_one_goes_on(backend, busy, tmp_path, redis):
                 two.materialize({"t": table}, now)
             return write(*arguments)
 
-        one.store.write = interrupted
+        one.backend.write = interrupted
         with pytest.raises(StoreError, match="another process fills the store"):
             one.materialize({"t": table}, now)
         asked = [{"who": f"e{i}", "predict_at": now} for i in range(40)]
@@ -646,51 +547,3 @@ def test_rows_that_cannot_be_applied_are_named(tmp_path):
             store.apply("t", table.drop("known"), START)
         with pytest.raises(UserError, match="v is String and has to be Int64"):
             store.apply("t", table.with_columns(v=pl.lit("seven")), START)
-
-
-def notebento(*arguments: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "notebento", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env)
-
-
-def test_the_commands(tmp_path):
-    runs = {"NOTEBENTO_RUNS": str(tmp_path)}
-    small = "data.as_of=2013-01-20T05:00:00Z"
-    listed = notebento("features", "list", "--json", **runs)
-    about = {row["feature"]: row for row in json.loads(listed.stdout)["entries"]}["departures_origin_delay_1h"]
-    assert (about["unit"], about["table"], about["entity"], about["how"]) == (
-        "min",
-        "flights",
-        ["origin"],
-        "looked up",
-    )
-    done = notebento("features", "materialize", "--as-of", "2013-01-15", small, **runs)
-    assert done.returncode == 0 and "complete up to 2013-01-15 00:00 UTC" in done.stdout, done.stderr
-    record = ["--origin", "JFK", "--carrier", "DL", "--dest", "LAX", "--tailnum", "N3743H"]
-    got = notebento("features", "get", *record, "--at", "2013-01-15T00:05Z", "--json", small, **runs)
-    answer = json.loads(got.stdout)
-    assert answer["features"]["departures_origin_delay_24h"] > 0 and "stale" not in answer["degraded"]
-    wrong = notebento("features", "get", "--orgin", "JFK", **runs)
-    assert wrong.returncode == 2 and "no field 'orgin'. Did you mean 'origin'" in wrong.stderr
-    for words in (["--origin"], ["--origin", "--carrier", "DL"], ["--origin=", "--carrier", "DL"]):
-        wrong = notebento("features", "get", *words, **runs)
-        assert wrong.returncode == 2 and "--origin has no value" in wrong.stderr
-    wrong = notebento("features", "get", *record, "--at", "9999-12-31T23:59", **runs)
-    assert wrong.returncode == 2 and "--at 9999-12-31T23:59 is at the end of all times" in wrong.stderr
-    away = ["store=redis", "store.url=redis://127.0.0.1:1/0"]
-    wrong = notebento("features", "get", *record, *away, **runs)
-    assert wrong.returncode == StoreError.exit_status and "the feature store in Redis does not answer" in wrong.stderr
-    same = notebento("features", "check", "--from", "2013-01-15", "--to", "2013-01-16", small, "--json", **runs)
-    assert same.returncode == 0 and json.loads(same.stdout)["differences"] == []
-    early = notebento("features", "materialize", "--as-of", "2999-01-01", small, **runs)
-    assert early.returncode == 2 and "has not come yet" in early.stderr
-    back = notebento("features", "materialize", "--as-of", "2013-01-10", small, **runs)
-    assert back.returncode == 0 and "--fresh fills it anew" in back.stderr
-    for words, why in {
-        ("2013-01-15", "2013-01-14"): "there are rows from 2013-01-01T",
-        ("2014-03-01", "2014-03-02"): "there are rows from 2013-01-01T",
-        ("2013-01-15", "2013-01-16", "--step", "0m"): "steps of no length",
-    }.items():
-        start, end, *more = words
-        wrong = notebento("features", "check", "--from", start, "--to", end, small, *more, **runs)
-        assert wrong.returncode == 2 and why in wrong.stderr, wrong.stderr
