@@ -88,7 +88,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 remove(temporary)
 
-# %% ../../../nbs/core/artifacts.ipynb #28ddf5eb
+# %% ../../../nbs/core/artifacts.ipynb #5adc4057
 def save(path: Path, value: Any) -> Path:
     """Write `value` to `path`: a frame to `.parquet`, plain values to `.json`, otherwise text, bytes or a figure."""
     with atomic_write(path) as part:
@@ -108,7 +108,7 @@ def _scalar(value: Any) -> Any:
         return value.tolist()
     raise TypeError(f"{type(value).__name__} does not go into JSON")
 
-
+# %% ../../../nbs/core/artifacts.ipynb #95b99cf8
 def save_text(path: Path, text: str) -> Path:
     """Write `text` to `path` as it is, whatever the suffix."""
     with atomic_write(path) as part:

@@ -122,7 +122,7 @@ def _is_whole(path: Path, blob: Blob, every_byte: bool) -> bool:
     same = (facts.st_size, facts.st_mtime_ns) == (blob.bytes, blob.modified)
     return (same and not every_byte) or digest(path) == blob.digest
 
-# %% ../../../nbs/pipeline/cache.ipynb #da5c6cca
+# %% ../../../nbs/pipeline/cache.ipynb #2cfb872c
 class Record(msgspec.Struct, frozen=True):
     """What a stage left under a key."""
 
@@ -138,7 +138,7 @@ class Record(msgspec.Struct, frozen=True):
         """Everything of it that lies in the cache."""
         return {**self.artifacts, "executed notebook": self.notebook, "code": self.code}
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #b4d24ac8
 class Records:
     """The records of stages in `folder`, by stage and key."""
 

@@ -27,7 +27,7 @@ from ..core.compose import project_root
 from ..core.errors import GateError, NotebentoError, UserError
 from .keys import first_line
 
-# %% ../../../nbs/pipeline/engine.ipynb #1464b0b8
+# %% ../../../nbs/pipeline/engine.ipynb #599e9006
 class Job(msgspec.Struct, frozen=True):
     """One stage to run."""
 
@@ -42,7 +42,7 @@ class Job(msgspec.Struct, frozen=True):
         """The notebook as it was executed."""
         return Path(self.run_dir) / "notebooks" / f"{self.stage}.ipynb"
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #7a6454a9
 class Engine(Protocol):
     """Runs jobs. A future's exception is the job's, a `StageError` as a rule."""
 
@@ -103,7 +103,7 @@ class Kernel:
         self.clients.append(type(self.manager).client(self.manager, **options))
         return self.clients[-1]
 
-# %% ../../../nbs/pipeline/engine.ipynb #2cf241c5
+# %% ../../../nbs/pipeline/engine.ipynb #aaefa9ee
 def interrupt(kernel: Kernel) -> None:
     """What the interrupt key does, to the kernel and to what its cells started."""
     with suppress(ProcessLookupError):
@@ -122,7 +122,7 @@ def kill(kernel: Kernel) -> None:
         os.killpg(kernel.process.pid, signal.SIGKILL)
     kernel.process.wait()
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #a58f2027
 def disconnect(kernel: Kernel) -> None:
     """Give back what connects this process to a kernel that has ended. For the thread that used it."""
     from jupyter_core.utils import ensure_event_loop
