@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 import polars as pl
 
-from ..core.artifacts import digest
+from ..core.artifacts import digest, save
 from ..core.errors import NotebentoError, UserError, nearest
 
 # %% ../../../nbs/models/bundle.ipynb #0a797a3f
@@ -287,11 +287,15 @@ def graph_facts(model: OnnxModel) -> dict[str, Any]:
 
 # %% ../../../nbs/models/bundle.ipynb #985bb089
 def write_bundle(folder: Path, model: bytes, facts: Mapping[str, Any], **files: Any) -> None:
-    """Write `model.onnx`, each of `files` as JSON, and `export.json` with `facts` and everybody's digest."""
+    """Write `model.onnx`, each of `files` as JSON (a frame as Parquet), `export.json` with `facts` and all digests."""
     (folder / "model.onnx").write_bytes(model)
+    names = ["model.onnx"]
     for name, value in files.items():
-        (folder / f"{name}.json").write_text(_json(value))
-    names = ["model.onnx", *(f"{name}.json" for name in files)]
+        if isinstance(value, pl.DataFrame):
+            names.append(save(folder / f"{name}.parquet", value).name)
+        else:
+            (folder / f"{name}.json").write_text(_json(value))
+            names.append(f"{name}.json")
     files = {name: {"sha256": digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     (folder / "export.json").write_text(_json({**facts, "files": files}))
 
