@@ -1,20 +1,25 @@
-"""What BentoML loads from the built bento: the predictor, told to serve the version that lies beside this file."""
+"""What BentoML loads from the built bento: the service, told to serve the version that lies beside this file."""
 
+import json
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import bentoml
 
-here = Path(__file__).parent
+# The packages in the bento come before those that are installed: it answers as on the day when it was built.
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here))
 os.environ.setdefault("NOTEBENTO_DEPLOYMENT", str(here / "deployment.json"))
 
-from notebento.serving.service import Predictor  # noqa: E402
+module, _, name = json.loads((here / "deployment.json").read_text())["serve"]["service"]["_target_"].rpartition(".")
+Service = getattr(import_module(module), name)
 
-# What `bentoml containerize` installs: the wheel and what it needs. bentofile.yaml names the lock in a variable that uv
-# reads, because BentoML makes a requirement of every line of a constraints file: torch would come along.
-wheel = next(here.glob("wheels/*.whl")).name
-Predictor.image = (
+# What `bentoml containerize` installs. bentofile.yaml names the lock in a variable that uv reads, because BentoML makes
+# a requirement of every line of a constraints file: torch would come along.
+Service.image = (
     bentoml.images.Image(base_image="python:3.11-slim", distro="", python_version="3.11", lock_python_packages=False)
-    .build_include("wheels", "requirements.lock")
-    .python_packages(f"./wheels/{wheel}", "redis")
+    .build_include("requirements.lock")
+    .requirements_file(str(here / "requirements.txt"))
 )

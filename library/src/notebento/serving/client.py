@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_port', 'ask', 'running']
 
-# %% ../../../nbs/serving/client.ipynb #6b1f5330
+# %% ../../../nbs/serving/client.ipynb #ca0fc02f
 import socket
 import subprocess
 import time
@@ -20,7 +20,7 @@ import msgspec
 from ..core.config import ServeConfig
 from .deploy import server
 
-# %% ../../../nbs/serving/client.ipynb #e4666a67
+# %% ../../../nbs/serving/client.ipynb #6dec9f60
 def free_port() -> int:
     """A free port of this machine."""
     with socket.socket() as probe:
@@ -28,7 +28,7 @@ def free_port() -> int:
         port: int = probe.getsockname()[1]
         return port
 
-# %% ../../../nbs/serving/client.ipynb #555c3f92
+# %% ../../../nbs/serving/client.ipynb #0745429f
 def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
     """Status and text of the answer of the server on `port`; with a `body` it is a POST."""
     try:
@@ -37,7 +37,7 @@ def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
     except urllib.error.HTTPError as e:
         return e.code, e.read().decode()
 
-# %% ../../../nbs/serving/client.ipynb #dd61a9b5
+# %% ../../../nbs/serving/client.ipynb #d643bfdb
 @contextmanager
 def running(home: Path, settings: ServeConfig, bento: Path | None = None) -> Iterator[int]:
     """The port of a server that is ready: of the deployment in `home`, or of a `bento`. It ends with the block."""
@@ -52,6 +52,8 @@ def running(home: Path, settings: ServeConfig, bento: Path | None = None) -> Ite
                     break
             assert process.poll() is None, (home / "server.log").read_text()
             time.sleep(0.1)
+        else:
+            raise AssertionError((home / "server.log").read_text())
         yield settings.port
     finally:
         process.terminate()

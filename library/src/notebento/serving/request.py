@@ -32,18 +32,19 @@ KINDS: dict[str, tuple[Any, str, Any]] = {  # of a field: its type when read, in
 
 
 class RequestError(UserError):
-    """A request that gets no prediction: the HTTP status, and the record and field where it is one of them."""
+    """A request that is refused: the HTTP status, and what it is about: a record and a field, or `where` else."""
 
-    def __init__(self, status: int, message: str, record: int | None = None, field: str | None = None) -> None:
-        where = "" if record is None else f"records[{record}]: "
-        super().__init__(where + message)
-        self.status, self.record, self.field = status, record, field
+    def __init__(
+        self, status: int, message: str, record: int | None = None, field: str | None = None, **where: Any
+    ) -> None:
+        super().__init__(("" if record is None else f"records[{record}]: ") + message)
+        self.status, self.record, self.field, self.where = status, record, field, where
 
     @property
     def body(self) -> dict[str, Any]:
         """What the client is told."""
-        told = {"error": self.message, "record": self.record, "field": self.field}
-        return {k: v for k, v in told.items() if v is not None}
+        body = {"error": self.message, "record": self.record, "field": self.field, **self.where}
+        return {k: v for k, v in body.items() if v is not None}
 
 # %% ../../../nbs/serving/request.ipynb #fc316bad
 def body_type(fields: dict[str, Field], attributes: dict[str, str]) -> Any:
