@@ -16,9 +16,8 @@ from ..core.errors import UserError
 from ..data.snapshot import Contracts
 from ..features.schema import FeatureSet
 from ..online.backends import StoreError
-from ..online.rows import RowError, RowReader, row_readers
+from ..online.rows import RowError, RowReader, event_time, row_readers
 from ..online.store import FeatureStore
-from ..online.stream import AHEAD, moment_of
 
 # %% ../../../nbs/serving/inbox.ipynb #1b9f1263
 class Rows(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,12 +58,14 @@ class Inbox:
             raise RowError(f'the body has to be {{"table": "…", "rows": [{{…}}, …]}}: {e}', "") from e
         store, reader = self._open(asked.table)
         now = datetime.now(UTC)
-        if (moment := moment_of(asked.at, now)) > now + AHEAD:
-            raise RowError(f"'at' is in the future: {moment}", asked.table)
+        try:
+            time = event_time(asked.at, now, now)
+        except UserError as e:
+            raise RowError(e.message, asked.table) from e
         frame = reader.frame([reader.row(row, i) for i, row in enumerate(asked.rows)])
         for i, rule in reader.broken(frame).items():
             raise RowError(f"{rule.column} {rule.words}", asked.table, i, rule.column)
-        done = store.apply(asked.table, frame, moment) if len(frame) else None
+        done = store.apply(asked.table, frame, time) if len(frame) else None
         return Taken(asked.table, done.rows if done else 0, done.ignored if done else 0, store.clock)
 
     def _open(self, table: str) -> tuple[FeatureStore, RowReader]:

@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from ..core.clock import prediction_time
 from ..core.config import StoreConfig
 from ..core.errors import NotebentoError
 from ..features.examples import looked_up
 from ..features.schema import FeatureSet, derive
 from ..models.bundle import Signature
 from ..online.reader import Looked
-from ..online.store import FeatureStore, asked_at
+from ..online.store import FeatureStore
 
 # %% ../../../nbs/serving/lookup.ipynb #b74c6ecd
 class Assembly:
@@ -174,11 +175,11 @@ class Lookup:
         """The features of `records`, as of `times`, None for now: one read for all of them."""
         now = datetime.now(UTC)
         whens = [r.get(self.schema.time) if self.schema.time else None for r in records]
-        at = [asked_at(when, self._lead, t or now) for when, t in zip(whens, times, strict=True)]
+        at = [prediction_time(when, self._lead, t or now) for when, t in zip(whens, times, strict=True)]
         looked = self._read([{**record, "predict_at": t} for record, t in zip(records, at, strict=True)])
         why = looked.why if isinstance(looked, Looked) else [{looked: self._every} for _ in records]
         for reasons, when, t in zip(why, whens, at, strict=True):
-            if when is not None and t < asked_at(when, self._lead, when):
+            if when is not None and t < prediction_time(when, self._lead, when):
                 reasons["early"] = self._every
         if isinstance(looked, Looked) and not any(kind == pl.Null for kind in looked.kinds.values()):
             return Found(at, looked, why)
