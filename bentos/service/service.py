@@ -21,5 +21,5 @@ Service = getattr(import_module(module), name)
 Service.image = (
     bentoml.images.Image(base_image="python:3.11-slim", distro="", python_version="3.11", lock_python_packages=False)
     .build_include("requirements.lock")
-    .requirements_file(str(here / "requirements.txt"))
+    .python_packages(*(here / "requirements.txt").read_text().splitlines())
 )
