@@ -31,20 +31,22 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback
 
-from notebento.core.compose import compose
-from notebento.core.config import TrainerConfig, build, convert, plain
+from notebento.core.config import TrainerConfig
 from notebento.models.base import Inputs, Rows, TensorRows
 from notebento.training.callbacks import Batches
 from notebento.training.trainer import LightningTrainer
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from networks import TabM
+
 NUMERIC, CATEGORIES = 150, (3, 16, 105, 7, 19, 35, 127)
-GOAL = 0.9
+GOAL, THREADS = 0.9, 2
 
 
 class Capture:
     """A trainer that keeps what it is asked to train."""
 
-    seed, threads, work = 0, 1, Path()
+    settings, seed, threads, work = TrainerConfig(epochs=1, wandb="disabled"), 0, 1, Path()
 
     def fit(self, module: LightningModule, train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
         self.module, self.train, self.validation = module, train, validation
@@ -99,16 +101,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16_384)
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
-    config, seen = compose(), Capture()
-    build({**config.model, "teacher": None}).fit(flights(options.rows), flights(1024), seen)
-    settings = convert(plain(config.trainer) | {"epochs": 1, "wandb": "disabled"}, TrainerConfig)
-    torch.set_num_threads(config.threads)
+    seen, settings = Capture(), Capture.settings
+    TabM().fit(flights(options.rows), flights(1024), seen)
+    torch.set_num_threads(THREADS)
     seconds: dict[str, list[float]] = {"lightning": [], "plain": []}
     for _ in range(options.rounds):
         seconds["plain"] += np.diff(
             by_hand(copy.deepcopy(seen.module), Batches(seen.train, settings.batch_size, 0))
         ).tolist()
-        trainer = Timed(settings, 0, config.threads, Path(tempfile.mkdtemp()))
+        trainer = Timed(settings, 0, THREADS, Path(tempfile.mkdtemp()))
         trainer.fit(copy.deepcopy(seen.module), seen.train, seen.validation)
         seconds["lightning"] += np.diff(trainer.clock.times).tolist()
     rate = {name: settings.batch_size / np.quantile(times, 0.25) for name, times in seconds.items()}

@@ -1,6 +1,7 @@
-"""The seam of `model`: both models, every task, saved, loaded and as a graph."""
+"""The seam of `models`: trees and a network, every task, saved, loaded and as a graph."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,20 +15,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import TabM
 from onnx import TensorProto, helper
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 
-from notebento.core.compose import compose
-from notebento.core.config import build
+from notebento.core.config import TrainerConfig, build
 from notebento.core.errors import UserError
 from notebento.models.base import Inputs, Rows, check_rows, combine, load
-from notebento.models.vocabulary import Vocabulary, with_vocabulary
-from notebento.models.lightgbm import LightGBM, parse_trees
-from flights.model import Network
-from flights.train import Learner
 from notebento.models.distillation import out_of_fold, taught
+from notebento.models.lightgbm import LightGBM, parse_trees
+from notebento.models.network import Answer, TableNetwork
 from notebento.models.preparation import fit_scale
-from notebento.models.tabm import Answer, Embedding, TabM, answer_loss, fit_bins, members_loss
+from notebento.models.tabm import Embedding, answer_loss, fit_bins, members_loss
+from notebento.models.vocabulary import Vocabulary, with_vocabulary
 
 DATA = {"breast_cancer": load_breast_cancer, "iris": load_iris, "wine": load_wine, "diabetes": load_diabetes}
 TASK = {"breast_cancer": "binary", "iris": "multiclass", "wine": "multiclass", "diabetes": "regression"}
@@ -41,7 +41,7 @@ class Loop:
     """A plain training loop."""
 
     def __init__(self, seed: int = 0, epochs: int = 8) -> None:
-        self.seed, self.threads, self.work, self.epochs = seed, 1, Path(), epochs
+        self.settings, self.seed, self.threads, self.work, self.epochs = TrainerConfig(), seed, 1, Path(), epochs
 
     def fit(self, module, train, validation):
         torch.manual_seed(self.seed)
@@ -362,6 +362,46 @@ def test_data_that_nothing_can_be_learnt_from():
         load(Path("nowhere"))
 
 
+def test_a_saved_network_names_its_settings_and_is_built_from_them(tmp_path):
+    train, validation = table("wine")
+    MODELS["tabm"].fit(train, validation, Loop(epochs=1)).save(tmp_path)
+    facts = json.loads((tmp_path / "model.json").read_text())
+    assert (facts["settings"]["_target_"], facts["settings"]["width"]) == ("networks.TabM", 24)
+    assert load(tmp_path).settings == MODELS["tabm"]
+    (tmp_path / "model.json").write_text(json.dumps(facts | {"settings": {"_target_": "networks.TabN"}}))
+    with pytest.raises(UserError, match=r"_target_ 'networks.TabN': module 'networks' has no attribute 'TabN'"):
+        load(tmp_path)
+
+
+def test_settings_that_do_not_say_what_the_network_is():
+    class Nothing(TableNetwork, frozen=True):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Nothing does not say what its network is"):
+        Nothing().fit(*table("iris", categorical=False), Loop())
+
+
+def test_a_network_without_an_output_layer_cannot_be_exported():
+    fitted = MODELS["tabm"].fit(*table("iris", categorical=False), Loop(epochs=1))
+    del fitted.network.output
+    with pytest.raises(UserError, match="Network has no layer `output`"):
+        fitted.to_onnx()
+
+
+def test_a_misspelt_setting_is_named():
+    with pytest.raises(UserError, match="no field 'widht'. Did you mean 'width'"):
+        build({"_target_": "networks.TabM", "widht": 3})
+
+
+def test_the_seam_and_trees_need_no_torch():
+    program = """
+import sys, notebento.models.base, notebento.models.lightgbm, notebento.models.bundle, notebento.training.calibration
+heavy = {"torch", "pytorch_lightning", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
 def test_a_fitted_model_whose_class_is_gone(tmp_path):
     (tmp_path / "model.json").write_text('{"class": "yours.FittedPrior"}')
     with pytest.raises(
@@ -380,30 +420,6 @@ def test_columns_that_do_not_fit_the_schema():
     rows = Rows.from_frame(frame.drop("y"), schema)
     assert rows.target is None and len(rows) == 1
     assert Rows.from_frame(frame[:0], schema).numeric.shape == (0, 1)
-
-
-def test_the_models_of_conf_are_built_and_a_misspelt_setting_is_named():
-    assert isinstance(build(compose(["model=tabm"]).model), TabM)
-    assert isinstance(build(compose(["model=lightgbm"]).model), LightGBM)
-    with pytest.raises(UserError, match="no field 'widht'. Did you mean 'width'"):
-        build({"_target_": "notebento.models.tabm.TabM", "widht": 3})
-
-
-def test_biases_do_not_decay():
-    learner = Learner(TabM(), "binary", Network(TabM(), 3, 1, [4], 1), 1)
-    decayed, free = learner.configure_optimizers().param_groups
-    assert decayed["weight_decay"] == TabM().weight_decay and free["weight_decay"] == 0
-    assert len(decayed["params"]) + len(free["params"]) == len(list(learner.parameters()))
-    assert {tuple(p.shape) for p in free["params"]} == {(3, 4, 1), (128,), (4, 1)}
-
-
-def test_graph_benchmark_measures_a_graph(root, tmp_path):
-    train, validation = table("breast_cancer")
-    graph = MODELS["tabm"].fit(train, validation, Loop(epochs=1)).to_onnx()
-    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
-    command = [sys.executable, root / "scripts" / "bench" / "graph.py", tmp_path, "--seconds", "0.1"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "µs a record" in out and out.count("\n") == 4
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "wine", "diabetes"])

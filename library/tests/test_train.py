@@ -17,23 +17,30 @@ import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from notebento import train
 from notebento.core.artifacts import digest
-from notebento.core.compose import compose
-from notebento.core.config import TrainerConfig, convert, plain
+from notebento.core.config import Config, Node, PipelineConfig, StageConfig, TrainerConfig, build, convert, plain
 from notebento.core.errors import NotebentoError, UserError
 from notebento.core.stage import Stage
-from notebento.models.base import load
-from notebento.training.job import Job
+from notebento.models.base import TensorRows, load
+from notebento.training.calibration import calibrated
 from notebento.training.callbacks import Batches, one_cycle, seed_of
-from notebento.training.trainer import LightningTrainer
+from notebento.training.job import Job, facts, fit
+from notebento.training.processes import supervise
+from notebento.training.trainer import LightningTrainer, loss_curves
 
 DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Processes that a test starts find `networks`, too."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
 def settings(**changes) -> TrainerConfig:
     small = {"epochs": 4, "batch_size": 64, "average": 0.9, "patience": 0, "accelerator": "cpu", "wandb": "disabled"}
-    return convert(plain(compose().trainer) | small | changes, TrainerConfig)
+    return convert(plain(TrainerConfig()) | small | changes, TrainerConfig)
 
 
 def job(folder: Path, task: str = "binary", model: dict | None = None, **changes) -> Job:
@@ -51,7 +58,7 @@ def job(folder: Path, task: str = "binary", model: dict | None = None, **changes
     frame.write_parquet(inputs["features.parquet"])
     inputs["schema.json"].write_text(json.dumps(schema))
     inputs["split.json"].write_text(json.dumps({"by": None, "key": ["row"], "target": "y", **parts}))
-    node = model or {"_target_": "notebento.models.tabm.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.01}
+    node = model or {"_target_": "networks.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.01}
     paths = {name: str(path) for name, path in inputs.items()}
     return Job(node, settings(**changes), 7, 1, str(folder), str(work), paths)
 
@@ -73,17 +80,17 @@ def interrupted(description: Job, epoch: int) -> None:
     runner = LightningTrainer(description.trainer, description.seed, 1, Path(description.work), on_epoch=power_cut)
     rows = description.rows()
     with pytest.raises(ConnectionAbortedError):
-        train.build(description.model).fit(rows["train"], rows["validation"], runner)
+        build(description.model).fit(rows["train"], rows["validation"], runner)
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_resumed_equals_uninterrupted(tmp_path, epoch):
-    whole = train.fit(job(tmp_path / "whole"))
+    whole = fit(job(tmp_path / "whole"))
     other = job(tmp_path / "other")
     interrupted(other, epoch)
     checkpoints = list(Path(other.work).glob("*.ckpt"))
     assert len(checkpoints) == (1 if epoch > 1 else 0)
-    resumed = train.fit(other)
+    resumed = fit(other)
     assert resumed.history == whole.history
     assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
     assert not list(Path(other.work).glob("*.ckpt"))
@@ -92,20 +99,29 @@ def test_resumed_equals_uninterrupted(tmp_path, epoch):
 def test_a_checkpoint_serves_only_its_own_training(tmp_path):
     first = job(tmp_path)
     interrupted(first, 3)
-    fresh = train.fit(msgspec.structs.replace(first, trainer=settings(epochs=3)))
+    fresh = fit(msgspec.structs.replace(first, trainer=settings(epochs=3)))
     assert [record["epoch"] for record in fresh.history] == [1, 2, 3]
-    assert fresh.history == train.fit(msgspec.structs.replace(first, trainer=settings(epochs=3))).history
+    assert fresh.history == fit(msgspec.structs.replace(first, trainer=settings(epochs=3))).history
+
+
+def test_another_learning_rate_is_another_training(tmp_path):
+    first = job(tmp_path)
+    interrupted(first, 3)
+    assert list(Path(first.work).glob("*.ckpt"))
+    faster = msgspec.structs.replace(first, model=first.model | {"lr": 0.05})
+    history = fit(faster).history
+    assert len(history) == 4 and history == fit(faster).history
 
 
 def test_resuming_a_training_that_had_stopped_early_does_not_go_on(tmp_path, monkeypatch):
-    model = {"_target_": "notebento.models.tabm.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.05}
+    model = {"_target_": "networks.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.05}
     description = job(tmp_path, model=model, epochs=40, patience=2, schedule="constant", average=0.0)
     with monkeypatch.context() as patch:  # as if the process had died after its last checkpoint
         patch.setattr(Path, "unlink", lambda self, **_: None)
-        whole = train.fit(description)
+        whole = fit(description)
     assert 2 < len(whole.history) < 40
     assert list(Path(description.work).glob("*.ckpt"))
-    resumed = train.fit(description)
+    resumed = fit(description)
     assert resumed.history == whole.history
     assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
 
@@ -114,15 +130,15 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import msgspec
-from notebento import train
-job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=train.Job)
-fitted = train.fit(job, sys.stdout)
+from notebento.training.job import Job, fit
+job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)
+fitted = fit(job, sys.stdout)
 fitted.save(Path(sys.argv[2]))
 """
 
 
 def test_a_killed_and_resumed_process_agrees_with_this_one_to_the_byte(tmp_path):
-    calm = train.fit(job(tmp_path / "calm", epochs=30))
+    calm = fit(job(tmp_path / "calm", epochs=30))
     description = job(tmp_path / "killed", epochs=30)
     (tmp_path / "job.json").write_bytes(msgspec.json.encode(description))
     (tmp_path / "fitted").mkdir()
@@ -140,7 +156,7 @@ def test_a_killed_and_resumed_process_agrees_with_this_one_to_the_byte(tmp_path)
 class Capture:
     """A trainer that only looks at what it is asked to train."""
 
-    seed, threads, work = 7, 1, Path()
+    settings, seed, threads, work = settings(), 7, 1, Path()
 
     def fit(self, module, rows, validation):
         self.module, self.rows, self.validation = copy.deepcopy(module), rows, validation
@@ -151,7 +167,7 @@ def test_lightning_does_what_a_plain_loop_does_to_the_bit(tmp_path):
     """Schedule, clipping, order, dropout and moving average, written out."""
     description = job(tmp_path)
     rows, seen = description.rows(), Capture()
-    train.build(description.model).fit(rows["train"], rows["validation"], seen)
+    build(description.model).fit(rows["train"], rows["validation"], seen)
     ours, plain_one = copy.deepcopy(seen.module), copy.deepcopy(seen.module).train()
     assert any(isinstance(part, torch.nn.Dropout) for part in plain_one.modules())
     s = description.trainer
@@ -184,10 +200,10 @@ def test_lightning_does_what_a_plain_loop_does_to_the_bit(tmp_path):
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 def test_other_tasks_train_and_are_calibrated(tmp_path, task):
     description = job(tmp_path, task, epochs=12, batch_size=32)
-    fitted = train.fit(description)
+    fitted = fit(description)
     assert fitted.history[-1]["validation_loss"] < fitted.history[0]["validation_loss"]
     rows = description.rows()
-    warmer, calibration = train.calibrated(fitted, rows["validation"])
+    warmer, calibration = calibrated(fitted, rows["validation"])
     if task == "regression":
         assert calibration == {} and warmer is fitted
     else:
@@ -198,10 +214,10 @@ def test_other_tasks_train_and_are_calibrated(tmp_path, task):
 def test_lightgbm_goes_through_the_same_stage(tmp_path):
     description = job(tmp_path, model={"_target_": "notebento.models.lightgbm.LightGBM"})
     rows = description.rows()
-    fitted, calibration = train.calibrated(train.fit(description), rows["validation"])
+    fitted, calibration = calibrated(fit(description), rows["validation"])
     assert calibration["after"] < 0.3
-    train.loss_curves(fitted.history)
-    json.dumps(train.facts(description, fitted, rows, calibration))
+    loss_curves(fitted.history)
+    json.dumps(facts(description, fitted, rows, calibration))
 
 
 def test_the_interrupt_key_works_and_goes_on_working(tmp_path):
@@ -213,7 +229,7 @@ def test_the_interrupt_key_works_and_goes_on_working(tmp_path):
     for _ in range(2):
         runner = LightningTrainer(description.trainer, 7, 1, Path(description.work), on_epoch=press)
         with pytest.raises(KeyboardInterrupt):
-            train.build(description.model).fit(rows["train"], rows["validation"], runner)
+            build(description.model).fit(rows["train"], rows["validation"], runner)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -221,7 +237,7 @@ def test_the_interrupt_key_works_and_goes_on_working(tmp_path):
 def test_half_precision_and_wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     description = job(tmp_path, precision="bf16", wandb="offline", epochs=2)
-    fitted = train.fit(description)
+    fitted = fit(description)
     assert next(fitted.network.parameters()).dtype == torch.float32
     assert list(Path(description.work).glob("wandb/offline-run-*/*.wandb"))
     assert not [p for p in psutil.Process().children(recursive=True) if "wandb" in p.name()]
@@ -230,7 +246,7 @@ def test_half_precision_and_wandb(tmp_path, monkeypatch):
 def test_a_model_with_a_schedule_of_its_own_is_refused(tmp_path):
     seen, description = Capture(), job(tmp_path)
     rows = description.rows()
-    train.build(description.model).fit(rows["train"], rows["validation"], seen)
+    build(description.model).fit(rows["train"], rows["validation"], seen)
     optimizer = seen.module.configure_optimizers()
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     seen.module.configure_optimizers = lambda: ([optimizer], [schedule])
@@ -243,7 +259,8 @@ def test_the_best_of_a_search_replaces_the_configuration(tmp_path):
     best = tmp_path / "best.json"
     best.write_text(json.dumps({"overrides": {"model.lr": 0.5, "trainer.batch_size": 8}, "value": 0.1, "trials": 3}))
     inputs = {name: Path(path) for name, path in description.inputs.items()}
-    config = compose(["pipeline=tuned"])
+    stage = StageConfig("train.ipynb", ("model", "trainer"))
+    config = Config(model=Node(description.model), pipeline=PipelineConfig(stages={"train": stage}))
     tuned = Job.of(Stage("train", config, tmp_path, inputs | {"best.json": best}))
     assert (tuned.model["lr"], tuned.trainer.batch_size) == (0.5, 8)
     untuned = Job.of(Stage("train", config, tmp_path, inputs))
@@ -260,9 +277,9 @@ def torchrun(script: Path, *arguments: str) -> list[str]:
 
 
 def test_two_devices_learn_what_one_learns_and_agree(tmp_path, capsys):
-    alone = train.fit(job(tmp_path / "alone", epochs=8))
+    alone = fit(job(tmp_path / "alone", epochs=8))
     together = job(tmp_path / "together", epochs=8, devices=2)
-    fitted = train.fit(together, sys.stdout)
+    fitted = fit(together, sys.stdout)
     assert "epoch 8/8" in capsys.readouterr().out
     assert len(fitted.history) == 8
     losses = [f.history[-1]["validation_loss"] for f in (alone, fitted)]
@@ -271,13 +288,13 @@ def test_two_devices_learn_what_one_learns_and_agree(tmp_path, capsys):
 
     script = tmp_path / "script.py"  # the same training, but every rank saves what it has
     script.write_text(
-        "import os, sys, msgspec; from pathlib import Path; from notebento import train\n"
-        "job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=train.Job)\n"
+        "import os, sys, msgspec; from pathlib import Path; from notebento.training.job import Job, fit_here\n"
+        "job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)\n"
         "folder = Path(sys.argv[2]) / os.environ['RANK']; folder.mkdir()\n"
-        "train.fit_here(job).save(folder)\n"
+        "fit_here(job).save(folder)\n"
     )
     (tmp_path / "ranks").mkdir()
-    train.supervise(torchrun(script, str(Path(together.work) / "worker.json"), str(tmp_path / "ranks")), None, 1)
+    supervise(torchrun(script, str(Path(together.work) / "worker.json"), str(tmp_path / "ranks")), None, 1)
     saved(fitted, tmp_path / "fitted")
     digests = {digest(folder) for folder in (tmp_path / "ranks" / "0", tmp_path / "ranks" / "1", tmp_path / "fitted")}
     assert len(digests) == 1
@@ -295,10 +312,10 @@ def test_a_process_that_dies_is_named_with_its_last_words(tmp_path):
     )
     last_words = r"training process 1 of 2 was killed by SIGKILL.*\nI see a light"
     with pytest.raises(NotebentoError, match=last_words) as error:
-        train.supervise(torchrun(script, "kill"), None, 1)
+        supervise(torchrun(script, "kill"), None, 1)
     assert not isinstance(error.value, UserError)
     with pytest.raises(UserError, match=r"training process 1 of 2 ended with status 2.*\nI see a light"):
-        train.supervise(torchrun(script, "exit"), None, 1)
+        supervise(torchrun(script, "exit"), None, 1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -306,12 +323,15 @@ def test_no_process_survives_the_notebook(tmp_path, how):
     """Interrupted or killed: what it started is gone."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, time; from notebento import train\n"
-        "train.end_with_parent()\n"
+        "import os, time; from notebento.training.processes import end_with_parent\n"
+        "end_with_parent()\n"
         "print(os.getpid(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    program = "import sys, json; from notebento import train; train.supervise(json.loads(sys.argv[1]), sys.stdout, 1)"
+    program = (
+        "import sys, json; from notebento.training.processes import supervise\n"
+        "supervise(json.loads(sys.argv[1]), sys.stdout, 1)"
+    )
     command = [sys.executable, "-c", program, json.dumps(torchrun(script))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as notebook:
         pids = [int(notebook.stdout.readline().split()[-1]) for _ in range(2)]
@@ -325,7 +345,7 @@ def test_no_process_survives_the_notebook(tmp_path, how):
 
 
 def test_batches_leave_no_rank_without_rows():
-    ten = train.TensorRows({"x": torch.arange(10)})
+    ten = TensorRows({"x": torch.arange(10)})
     for size, world in ((1, 1), (4, 3), (64, 2), (3, 2)):
         shares = [[b["x"] for b in Batches(ten, size, None, rank, world)] for rank in range(world)]
         if size >= world:
@@ -338,11 +358,11 @@ def test_batches_leave_no_rank_without_rows():
 def test_compiled_training_learns_the_same_and_leaves_a_plain_module(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     description = job(tmp_path)
-    fitted = train.fit(msgspec.structs.replace(description, trainer=settings(compile=True)))
-    assert fitted.history[-1] == pytest.approx(train.fit(description).history[-1], rel=1e-3)
+    fitted = fit(msgspec.structs.replace(description, trainer=settings(compile=True)))
+    assert fitted.history[-1] == pytest.approx(fit(description).history[-1], rel=1e-3)
     assert fitted.to_onnx().graph.node
     torch._dynamo.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(UserError, match=r"torch.compile failed: (.|\n)*fix: trainer.compile=false"):
-        train.fit(msgspec.structs.replace(description, trainer=settings(compile=True, epochs=3)))
+        fit(msgspec.structs.replace(description, trainer=settings(compile=True, epochs=3)))
