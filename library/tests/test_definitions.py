@@ -21,7 +21,8 @@ from notebento.features.views import View
 from notebento.online.backends import SqliteStore, StoreError
 from notebento.online.layout import definition_of
 from notebento.online.store import FeatureStore
-from notebento.registry.registry import Ledger, Lineage, Registry
+from notebento.registry.ledger import Ledger
+from notebento.registry.registry import Lineage, Registry
 from notebento.registry.retention import definitions, needed
 
 ASKED = [{"who": f"e{i}", "predict_at": START + 9 * HOUR} for i in range(40)]

@@ -23,28 +23,22 @@ from notebento.core.config import CardConfig, RegistryConfig
 from notebento.core.errors import GateError, NotebentoError, UserError
 from notebento.evaluation.metrics import Interval
 from notebento.registry.card import card, card_page
-from notebento.registry.registry import (
-    Ledger,
-    Lineage,
-    Registry,
-    Version,
-    champion_folder,
-    content,
-    entry,
-    lineage,
-    version_name,
-)
+from notebento.registry.ledger import Ledger, entry
+from notebento.registry.registry import Lineage, Registry, Version, champion_folder, content, lineage, version_name
 
 PASSED = {"passed": True, "reasons": []}
 CARD = CardConfig("Planning connections.", ("One year only.",), "the flights team")
 
 
-def bundle(folder: Path, graph: str) -> Path:
+LATE = {"task": "binary", "target": "late"}
+
+
+def bundle(folder: Path, graph: str, schema=LATE) -> Path:
     """A bundle whose graph is the text `graph`."""
     made = folder / f"bundle-{graph}"
     made.mkdir(parents=True, exist_ok=True)
     (made / "model.onnx").write_text(graph)
-    (made / "schema.json").write_text('{"task": "binary", "target": "late"}')
+    (made / "schema.json").write_text(json.dumps(schema))
     return made
 
 
@@ -116,7 +110,7 @@ def test_rows_can_be_neither_changed_nor_removed(registry, tmp_path):
     register(registry, tmp_path, "a")
     before = registry.history()
     for forgery in ["UPDATE ledger SET actor = 'eve'", "DELETE FROM ledger"]:
-        with pytest.raises(DBAPIError, match="append-only"), registry.ledger.engine.begin() as connection:
+        with pytest.raises(DBAPIError, match="append-only"), registry.ledger.database.engine.begin() as connection:
             connection.execute(text(forgery))
     assert registry.history() == before
 
@@ -203,6 +197,52 @@ def test_random_histories_agree_with_a_simple_model(actions):
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"target": "churned"}, "its target is 'churned' and not 'late'"),
+        ({"task": "regression"}, "its task is 'regression' and not 'binary'"),
+        ({"classes": ["no", "yes"]}, "its classes is"),
+    ],
+)
+def test_promote_refuses_a_version_that_predicts_something_else(changed, said, registry, tmp_path):
+    first = register(registry, tmp_path, "a").version
+    other = registry.register(bundle(tmp_path, "b", LATE | changed), "toy", Lineage(), {}, PASSED).version
+    assert registry.champion() == first  # it is registered, and waits
+    assert said in registry.standing(other) and "project.name=" in registry.standing(other)
+    before = registry.history()
+    with pytest.raises(UserError, match=f"{other} cannot follow {first}.*{said}(?s:.*)project.name="):
+        registry.promote(other)
+    assert registry.history() == before
+
+
+def test_standing_says_what_would_make_a_version_the_champion(registry, tmp_path):
+    first, second = (register(registry, tmp_path, g).version for g in "ab")
+    assert registry.standing(first) == f"{first} is the champion"
+    command = f"notebento models promote {second} experiment=lab"
+    assert (
+        registry.standing(second, "experiment=lab") == f"{second} is registered; the champion stays {first}: {command}"
+    )
+    registry.promote(second)
+    assert registry.standing(second) == f"{second} is the champion"
+    assert f"the champion stays {second}: notebento models promote {first}" in registry.standing(first[:5])
+
+
+def test_the_champion_in_a_file_is_read_without_sqlalchemy(tmp_path):
+    registry = Registry(tmp_path / "versions", Ledger(f"sqlite:///{tmp_path}/ledger.db", "toy"))
+    register(registry, tmp_path, "a")
+    second = register(registry, tmp_path, "b").version
+    registry.promote(second)
+    assert [msgspec.structs.astuple(row) for row in registry.history()] == registry.ledger.database.rows()
+    code = f"""import sys
+from pathlib import Path
+from notebento.registry.registry import Ledger, Registry
+registry = Registry(Path({str(tmp_path)!r}) / "versions", Ledger("sqlite:///" + {str(tmp_path / "ledger.db")!r}, "toy"))
+print(registry.bundle("champion").parent.name, [m for m in ("sqlalchemy", "numpy", "polars") if m in sys.modules])"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == f"{second} []\n"
+
+
 def test_registering_again_keeps_the_first_registration(registry, tmp_path):
     first = registry.register(bundle(tmp_path, "a"), "toy", Lineage(run="one"), {}, PASSED)
     again = registry.register(bundle(tmp_path, "a"), "toy", Lineage(run="two"), {}, PASSED)
@@ -254,7 +294,7 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(tmp_path):
     with pytest.raises(NotebentoError, match=r"ledger\.db.*not a database"):
         Ledger(f"sqlite:///{tmp_path}/ledger.db", "toy").entries()
     with pytest.raises(UserError, match=r"registry\.url") as error:
-        Ledger("nosuchsql://ada:secret@host/db", "toy")
+        Ledger("nosuchsql://ada:secret@host/db", "toy").entries()
     assert "secret" not in str(error.value)
 
 

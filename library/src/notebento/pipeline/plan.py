@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'check_notebook', 'chosen_stages', 'Run', 'configuration', 'library_digest', 'open_run', 'new_run_id',
-           'champion_bundle', 'find', 'artifacts_of', 'reasons', 'Step', 'plan']
+           'find', 'artifacts_of', 'reasons', 'Step', 'plan']
 
 # %% ../../../nbs/pipeline/plan.ipynb #658c2867
 import copy
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +20,13 @@ import msgspec
 
 from ..core.artifacts import Artifact, Manifest, StageRecord, commit, describe, digest, environment
 from ..core.compose import compose, project_root, runs_folder, stage_config
-from ..core.config import Config, RegistryConfig, StageConfig, plain
+from ..core.config import Config, StageConfig, plain
 from ..core.errors import UserError, nearest
 from ..core.stage import ancestors, given, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
 from .keys import Parts, chosen, parts, why
+from ..registry.registry import champion_folder
 
 # %% ../../../nbs/pipeline/plan.ipynb #c2294668
 PARAMETERS = ["overrides", "run_dir"]
@@ -164,7 +163,7 @@ def new_run_id() -> str:
 def _manifest(config: Config, overrides: list[str], plan: list[str], folder: Path, champion: Path | None) -> Manifest:
     revision, dirty = commit(project_root())
     asked = any("champion" in config.pipeline.stages[name].optional for name in plan)
-    champion = champion or (champion_bundle(config.registry) if asked else None)
+    champion = champion or (champion_folder(config.registry) if asked else None)  # read without SQLAlchemy
     return Manifest(
         run_id=folder.name,
         status="running",
@@ -178,21 +177,6 @@ def _manifest(config: Config, overrides: list[str], plan: list[str], folder: Pat
         stages={n: StageRecord(config.pipeline.stages[n].notebook) for n in plan},
         external={"champion": describe(champion, folder, compared=False)} if champion else {},
     )
-
-# %% ../../../nbs/pipeline/plan.ipynb #7ee285b0
-def champion_bundle(registry: RegistryConfig) -> Path | None:
-    """The champion's bundle, or None when there is none."""
-    if registry.url:
-        from notebento.registry.registry import champion_folder
-
-        return champion_folder(registry)
-    folder = runs_folder() / "registry" / registry.ledger
-    if not (folder / "ledger.db").exists():
-        return None
-    with closing(sqlite3.connect(f"{(folder / 'ledger.db').as_uri()}?mode=ro", uri=True)) as ledger:
-        decided = "SELECT version FROM ledger WHERE ledger = ? AND action <> 'register' ORDER BY sequence DESC LIMIT 1"
-        row = ledger.execute(decided, [registry.ledger]).fetchone()
-    return folder / "versions" / row[0] / "model" if row else None
 
 # %% ../../../nbs/pipeline/plan.ipynb #897206b8
 def find(run: Run, stage: str, key: str) -> Record | None:

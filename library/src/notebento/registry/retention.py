@@ -17,7 +17,8 @@ from ..core.config import Config
 from ..core.errors import UserError
 from ..online.layout import definition_of
 from ..online.store import FeatureStore, Held
-from .registry import Registry, Version, reigns
+from .ledger import champions
+from .registry import Registry, Version
 
 # %% ../../../nbs/registry/retention.ipynb #7086f779
 def needed(config: Config) -> dict[str, list[str]]:
@@ -36,8 +37,8 @@ def _in_use(config: Config) -> Iterator[tuple[tuple[Version, Registry], str]]:
     ledgers = {path.parent.name for path in runs_folder().glob("registry/*/versions")} | {config.registry.ledger}
     for ledger in sorted(ledgers):
         registry = Registry.open(msgspec.structs.replace(config.registry, ledger=ledger))
-        champions = reversed(reigns(registry.history())[-2:])
-        for role, name in zip(("champion", "next after a rollback"), champions, strict=False):
+        newest = reversed(champions(registry.history())[-2:])
+        for role, name in zip(("champion", "next after a rollback"), newest, strict=False):
             yield (registry.version(name), registry), f"{name}, {role} of {ledger}"
 
 
