@@ -458,7 +458,7 @@ def test_features_are_listed_and_validated(trams: Trams) -> None:
 
 
 def test_features_that_are_not_as_expected_are_exit_status_1(trams: Trams) -> None:
-    narrow = ["data.contract.trips.columns.delay.max=3", "data.max_rejected=1.0"]
+    narrow = ["data.contract.trips.columns.delay.max=7", "data.max_rejected=1.0"]
     answer = trams("features", "validate", *narrow)
     assert answer.status == 1, answer.out + answer.err
     assert "departures_station_delay_4h" in answer.err
