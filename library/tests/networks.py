@@ -30,8 +30,6 @@ class Network(nn.Module):
             layers += [nn.Linear(model.width, model.width), nn.ReLU(), nn.Dropout(model.dropout)]
         self.shared = nn.Sequential(*layers)
         self.output = LinearEnsemble(model.width, outputs, k=model.k)
-        if self.words is not None:
-            nn.init.zeros_(self.words.weight.data[self.start])
 
     def forward(self, scaled: Tensor, flags: Tensor, codes: Tensor) -> Tensor:
         parts = [flags]

@@ -52,8 +52,6 @@ class Network(nn.Module):
         self.register_buffer("start", first_codes(sizes))
         self.shared = shared_layers(s, parts)
         self.output = LinearEnsemble(s.width, outputs, k=s.k)
-        if self.words is not None:
-            nn.init.zeros_(self.words.weight.data[self.start])
 
     def forward(self, scaled: Tensor, flags: Tensor, codes: Tensor) -> Tensor:
         """See the class."""
