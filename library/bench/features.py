@@ -33,16 +33,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+from flights.features import flights
 
 from notebento.core.compose import compose
 from notebento.core.config import StoreConfig
-from flights.features import flights
-from notebento.online.parity import check
-from notebento.online.materialize import as_told
-from notebento.online.store import FeatureStore
-from notebento.online.sources import publish
+from notebento.data.snapshot import newest_tables
 from notebento.features.schema import FeatureSet, Field, compute, derive, outputs, rows_of
 from notebento.features.views import Events, Table, Value, View, last, read_events
+from notebento.online.materialize import as_told
+from notebento.online.parity import check
+from notebento.online.sources import publish
+from notebento.online.store import FeatureStore
 
 ROOT = Path(__file__).parents[2]
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
