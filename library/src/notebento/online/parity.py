@@ -9,6 +9,7 @@ __all__ = ['EMBEDDED', 'Difference', 'Parity', 'check', 'require_parity']
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,19 @@ class Parity(msgspec.Struct):
     told: int  # rows of tables
     differences: list[Difference]
 
+# %% ../../../nbs/online/parity.ipynb #4cb7fe59
+@contextmanager
+def _temporary(features: FeatureSet, config: StoreConfig) -> Iterator[FeatureStore]:
+    """A store of its own, on the backend that `config` names; nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        url = config.url if config.backend == "redis" else f"{folder}/check.db"
+        own = msgspec.structs.replace(config, name=f"check-{time.time_ns()}", url=url)
+        with FeatureStore.open(features, own) as store:
+            try:
+                yield store
+            finally:
+                store.clear()
+
 # %% ../../../nbs/online/parity.ipynb #01805a52
 def check(
     features: FeatureSet,
@@ -65,23 +79,17 @@ def check(
     names = [name for view in features.views for name in view.columns]
     offline = seen_before(features, asked, tables).select(names)
     found, told = [], 0
-    with tempfile.TemporaryDirectory(prefix="check-") as folder:
-        own = msgspec.structs.replace(config, name=f"check-{time.time_ns()}", url=_beside(config, folder))
-        with FeatureStore.open(features, own) as store:
-            try:
-                store.materialize(tables, start)
-                feed = store.news(tables, start, end)
-                for after in pl.datetime_range(start, end, step, closed="left", eager=True):
-                    until = min(after + step, end)
-                    told += store.replay(feed, until).rows
-                    part = asked.filter(pl.col("predict_at") > after, pl.col("predict_at") <= until)
-                    if len(part):
-                        looked = store.reader(part.select(*features.record, "predict_at").to_dicts())
-                        found.append(looked.frame().select(names))
-                    if watch:
-                        watch(until)
-            finally:
-                store.clear()
+    with _temporary(features, config) as store:
+        store.materialize(tables, start)
+        feed = store.news(tables, start, end)
+        for after in pl.datetime_range(start, end, step, closed="left", eager=True):
+            until = min(after + step, end)
+            told += store.replay(feed, until).rows
+            part = asked.filter(pl.col("predict_at") > after, pl.col("predict_at") <= until)
+            if len(part):
+                found.append(store.reader(part.select(*features.record, "predict_at").to_dicts()).frame().select(names))
+            if watch:
+                watch(until)
     online = pl.concat(found) if found else offline.clear()
     return Parity(len(asked), len(names), told, list(_differences(asked, offline, online)))
 
@@ -116,7 +124,3 @@ def _nothing(rows: pl.DataFrame, start: datetime, end: datetime) -> UserError:
         there = f"there are rows from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}"
     period = f"after {start:%Y-%m-%dT%H:%MZ} and until {end:%Y-%m-%dT%H:%MZ}"
     return UserError(f"nothing to compare: no row is predicted {period}", fix=there)
-
-
-def _beside(config: StoreConfig, folder: str) -> str | None:
-    return config.url if config.backend == "redis" else f"{folder}/check.db"

@@ -92,6 +92,14 @@ def _refused(delivery: Delivery, reason: str) -> bytes:
     return msgspec.json.encode(told)
 
 
+def _append(path: Path, text: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+# %% ../../../nbs/online/sources.ipynb #fee8113c
 class Folder:
     """Messages in the files of a folder. `position` is the file that remembers how far we are."""
 
@@ -116,11 +124,7 @@ class Folder:
         """Remember where the batch ends, after the refused ones are safe."""
         if dead:
             lines = [_refused(delivery, dead[delivery.place]) for delivery in batch if delivery.place in dead]
-            self.dead.parent.mkdir(parents=True, exist_ok=True)
-            with self.dead.open("ab") as file:
-                file.write(b"".join(line + b"\n" for line in lines))
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self.dead, b"".join(line + b"\n" for line in lines))
         if batch:
             name, _, end = batch[-1].place.rpartition(":")
             self._done[name] = int(end)
@@ -158,6 +162,17 @@ def _deliveries(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> l
     return [Delivery(place.decode(), _sent(place), (fields or {}).get(b"message", b"")) for place, fields in entries]
 
 # %% ../../../nbs/online/sources.ipynb #05f57afe
+def _lag_of(client: Any, name: str, consumers: str) -> Lag:
+    """How far behind a consumer group is: what it was handed and is not done, and what it was not handed yet."""
+    group = next(g for g in client.xinfo_groups(name) if g["name"] == consumers.encode())
+    waiting = group["lag"] if group.get("lag") is not None else client.xlen(name)
+    oldest = [client.xpending(name, consumers)["min"]] if group["pending"] else []
+    if waiting:
+        oldest += [place for place, _ in client.xrange(name, b"(" + group["last-delivered-id"], count=1)]
+    age = max(((now() - _sent(place)).total_seconds() for place in oldest if place), default=0.0)
+    return Lag(group["pending"] + waiting, max(0.0, age))
+
+# %% ../../../nbs/online/sources.ipynb #00e043a7
 class RedisStream:
     """Messages in a Redis Stream, read as one of a consumer group."""
 
@@ -219,15 +234,7 @@ class RedisStream:
     def lag(self) -> Lag:
         """How far behind the whole group is."""
         with self._safely():
-            group = next(g for g in self._redis.xinfo_groups(self.name) if g["name"] == self.group.encode())
-            waiting = group["lag"] if group.get("lag") is not None else self._redis.xlen(self.name)
-            behind, oldest = group["pending"] + waiting, []
-            if group["pending"]:
-                oldest.append(self._redis.xpending(self.name, self.group)["min"])
-            if waiting:
-                oldest += [p for p, _ in self._redis.xrange(self.name, b"(" + group["last-delivered-id"], count=1)]
-            age = max(((now() - _sent(place)).total_seconds() for place in oldest if place), default=0.0)
-            return Lag(behind, max(0.0, age))
+            return _lag_of(self._redis, self.name, self.group)
 
     def close(self) -> None:
         """Leave the group, unless something of ours is not done: somebody will claim it."""

@@ -22,7 +22,7 @@ from ..features.views import Tables
 from .backends import OnlineStore, RedisStore, SqliteStore, StoreError
 from .deltas import Applied
 from .layout import CLOCK, Layout
-from .materialize import Feed, Materializer, Progress, Watch, as_kept
+from .materialize import Feed, Materializer, Progress, Watch, as_kept, feed_of
 from .reader import Looked, Reader
 from .states import clock_of
 from .writer import Writer
@@ -102,7 +102,7 @@ class FeatureStore:
 
     def news(self, tables: Tables, after: datetime, until: datetime) -> Feed:
         """What `tables` tell in (after, until], to be replayed."""
-        return Materializer(self.writer).feed(tables, after, until)
+        return feed_of(self.writer, tables, after, until)
 
     def replay(self, feed: Feed, until: datetime) -> Applied:
         """Take in what `feed` tells until a time, and move the clock there."""
