@@ -4,41 +4,43 @@ import json
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from flights.features import Flights, flights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from morning import DAWN, opened, story
+from morning import CONTRACTS, DAWN, opened, story, views, write
 from morning import settings as store_settings
-from stores import RedisServer
-from test_serve import GRAPH, free_port, process, settled
-from test_serve import SETTINGS as SERVE
+from serving_toys import MODEL, at_home, process, registered, settled, toy_graph, write_package
+from serving_toys import SETTINGS as TOY
+from stores import RedisServer, free_port, settings_of
 
 from notebento.core.clock import prediction_time
-from notebento.core.compose import compose
-from notebento.core.config import CardConfig, RegistryConfig, plain
+from notebento.core.config import DataConfig, Node, StoreConfig, TableContract, build, convert, plain
 from notebento.core.errors import UserError
-from notebento.data.snapshot import contracts_of
-from notebento.features.schema import from_records
-from notebento.models.bundle import Field, Graph, Signature, golden, numbers, strings, write_bundle
+from notebento.features.schema import MOMENT, NUMBER, TEXT, FeatureSet, Field, Options, from_records
+from notebento.models.bundle import Signature, golden, numbers, strings, write_bundle
+from notebento.online.backends import StoreError
 from notebento.online.ingest import Follower, follow
 from notebento.online.rows import RowError
 from notebento.online.sources import Folder
 from notebento.online.store import FeatureStore
-from notebento.registry.registry import Lineage, Registry
 from notebento.serving.deploy import deploy, server
-from notebento.serving.lookup import Assembly, Inbox, Lookup, Names, store_config
+from notebento.serving.inbox import Inbox
+from notebento.serving.lookup import Assembly, Found, Lookup, Names, from_examples, store_config
 from notebento.serving.responder import Responder
+
+SERVE = msgspec.structs.replace(TOY, service=Node({"_target_": "toyviews.bento.Service"}))
 
 # The toy: how late a carrier's flights left in the last two hours, and how that changed.
 FEATURES = """
 from datetime import timedelta
 import polars as pl
-from notebento.features.schema import MOMENT, TEXT, Field, FeatureSet, Options, from_records; from notebento.features.views import Events, Table, Value, View, mean
+from notebento.features.schema import MOMENT, TEXT, Field, FeatureSet, Options, from_records
+from notebento.features.views import Events, Table, Value, View, mean
 departed = pl.col("departed")
 table = Table("flights", key=("sched_dep", "flight"), known=pl.col("sched_dep") - timedelta(days=1),
               later={"departed": departed, "delay": departed})
@@ -60,7 +62,7 @@ SCHEMA = Signature(
     numeric=("seen_delay_2h", "worse"),
     categorical=("carrier",),
     record={"carrier": Field("string"), "sched_dep": Field("datetime"), "tailnum": Field("string", required=False)},
-    features={"_target_": "toyviews.Seen"},
+    features={"_target_": "toyviews.features.Seen"},
     threshold=0.6,
     time="sched_dep",
     lead_hours=2.0,
@@ -68,40 +70,34 @@ SCHEMA = Signature(
 NOON = datetime(2013, 7, 4, 12, tzinfo=UTC)
 
 
-def toy_graph() -> Graph:
-    import onnx.parser
-
-    return Graph(onnx.parser.parse_model(GRAPH).SerializeToString(), SCHEMA)
-
-
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """The folder of the toy, and the configuration of a registry in which it is champion."""
     folder = tmp_path_factory.mktemp("lookup")
-    (folder / "toyviews.py").write_text(FEATURES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        patch.syspath_prepend(folder)
-        patch.setenv("NOTEBENTO_RUNS", str(folder / "runs"))
-        frame = pl.DataFrame({"carrier": ["UA", "B6"], "seen_delay_2h": [0.0, 90.0], "worse": [3.0, None]})
-        cases = golden(frame, toy_graph().predict(frame), SCHEMA, ["a", "b"])
-        (folder / "bundle").mkdir()
-        import onnx.parser
+    package = write_package(folder, "toyviews", FEATURES)
+    with at_home(folder):
+        yield folder, registered(bundle(folder / "bundle"), "toy", package)
 
-        model = onnx.parser.parse_model(GRAPH).SerializeToString()
-        write_bundle(folder / "bundle", model, {}, schema=plain(SCHEMA), golden=cases, reference={})
-        config = RegistryConfig("toy", None, CardConfig("", (), ""))
-        Registry.open(config).register(folder / "bundle", "toy", Lineage(), {}, {"passed": True})
-        yield folder, config
+
+def bundle(folder) -> Path:
+    """A bundle with two examples."""
+    frame = pl.DataFrame({"carrier": ["UA", "B6"], "seen_delay_2h": [0.0, 90.0], "worse": [3.0, None]})
+    examples = frame.select("carrier", "seen_delay_2h", seen_delay_4h=pl.Series([-3.0, None]))
+    due = {"sched_dep": pl.lit(NOON + timedelta(hours=2)), "predict_at": pl.lit(NOON), "tailnum": pl.lit("N1")}
+    cases = golden(frame, toy_graph(SCHEMA).predict(frame), SCHEMA, ["a", "b"])
+    folder.mkdir()
+    examples = examples.with_columns(**due)
+    write_bundle(folder, MODEL, {}, schema=plain(SCHEMA), golden=cases, reference={"rows": 1}, examples=examples)
+    return folder
 
 
 def fill(config) -> None:
     """A store that knows nothing, as of eight in the morning."""
-    import toyviews
+    from toyviews.features import toy
 
     kinds = {"carrier": pl.String(), "flight": pl.Int64(), "delay": pl.Int64()}
     kinds |= dict.fromkeys(["sched_dep", "departed"], pl.Datetime("us", "UTC"))
-    with FeatureStore.open(toyviews.toy, config) as store:
+    with FeatureStore.open(toy, config) as store:
         store.materialize({"flights": pl.DataFrame(schema=kinds)}, NOON - timedelta(hours=4))
 
 
@@ -113,7 +109,7 @@ def flight(number: int, clock: int, delay: int | None, carrier: str = "UA") -> d
     return json.loads(msgspec.json.encode(told))
 
 
-def tell(client, at: datetime, *rows: dict):
+def ingest(client, at: datetime, *rows: dict):
     return client.post("/events", json={"table": "flights", "rows": rows, "at": at.isoformat()})
 
 
@@ -131,7 +127,7 @@ def ask(client, *records: dict, at: datetime = NOON):
 
 def expected(delay: float | None, worse: float | None, carrier: str = "UA") -> float:
     types = {"seen_delay_2h": pl.Float32, "worse": pl.Float32, "carrier": pl.String}
-    return toy_graph().predict(pl.DataFrame([(delay, worse, carrier)], schema=types, orient="row")).tolist()[0]
+    return toy_graph(SCHEMA).predict(pl.DataFrame([(delay, worse, carrier)], schema=types, orient="row")).tolist()[0]
 
 
 @contextmanager
@@ -147,20 +143,20 @@ def service(folder, registry, store, contract=None, **environment):
 
 def test_a_record_is_answered_with_what_was_told(toy, tmp_path):
     folder, registry = toy
-    store = msgspec.structs.replace(compose().store, url=str(tmp_path / "store.db"))
+    store = settings_of(tmp_path)
     fill(store)
     with service(folder, registry, store) as client:
         (nothing,) = ask(client)
         assert nothing["degraded"] == {"missing": ["*"], "stale": ["*"]}
         assert nothing["probability"] == expected(None, None)
-        told = tell(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
+        told = ingest(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
         assert told == {"table": "flights", "told": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
         (answer,) = ask(client)
         assert "degraded" not in answer
         assert "sent" not in answer
         assert answer["probability"] == expected(40, 40 - 25)
-        assert tell(client, NOON, flight(1, 9, 10)).json()["told"] == 0  # the same again changes nothing
-        assert tell(client, NOON - timedelta(minutes=5), flight(1, 9, 99)).json()["ignored"] == 1
+        assert ingest(client, NOON, flight(1, 9, 10)).json()["told"] == 0  # the same again changes nothing
+        assert ingest(client, NOON - timedelta(minutes=5), flight(1, 9, 99)).json()["ignored"] == 1
         assert ask(client)[0]["probability"] == answer["probability"]
         # several records, one read; an unknown carrier, a feature that the caller knows better, a request too early
         several = ask(
@@ -195,13 +191,10 @@ WRONG = [
 
 def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
     folder, registry = toy
-    store = msgspec.structs.replace(compose().store, url=str(tmp_path / "store.db"))
+    store = settings_of(tmp_path)
     fill(store)
     contract = {"flights": {"columns": {"delay": {"type": "integer", "nullable": True, "max": 2880}}}}
-    data = compose(["data.time=sched_dep"]).data
-    from notebento.core.config import TableContract, convert
-
-    data = msgspec.structs.replace(data, key=(), contract=convert(contract, dict[str, TableContract]))
+    data = DataConfig(table="flights", key=(), time="sched_dep", contract=convert(contract, dict[str, TableContract]))
     with service(folder, registry, store, data) as client:
         before = ask(client)[0]["probability"]
         for body, where in WRONG:
@@ -215,12 +208,12 @@ def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
 def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
     folder, registry = toy
     redis = RedisServer(tmp_path)
-    store = msgspec.structs.replace(compose(["store=redis"]).store, url=redis.url, name="toy", retry_s=1.0)
+    store = redis.store(retry_s=1.0, deadline_ms=1000)
     fill(store)
     elsewhere = msgspec.structs.replace(store, url="redis://127.0.0.1:1/0")
     try:
         with service(folder, registry, elsewhere, NOTEBENTO_STORE_URL=redis.url) as client:
-            tell(client, NOON, flight(1, 9, 10), flight(2, 11, 40)).raise_for_status()
+            ingest(client, NOON, flight(1, 9, 10), flight(2, 11, 40)).raise_for_status()
             good = ask(client)[0]
             assert "degraded" not in good
             redis.stop()
@@ -232,7 +225,7 @@ def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
                 assert answer["degraded"] == {"unavailable": ["*"]}
                 assert answer["probability"] == expected(None, None)
             assert sorted(took)[10] < 0.1
-            assert tell(client, NOON, flight(3, 11, 0)).status_code == 503
+            assert ingest(client, NOON, flight(3, 11, 0)).status_code == 503
             redis.start()
             for _ in range(50):
                 if "degraded" not in (answer := ask(client)[0]):
@@ -244,7 +237,7 @@ def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
 
 
 def test_without_a_store_it_still_answers(toy):
-    responder = Responder(toy_graph(), "v-1")
+    responder = Responder(toy_graph(SCHEMA), "v-1", build(SCHEMA.features))
     body = {"records": [{"carrier": "UA", "sched_dep": NOON}, {"carrier": "UA", "sched_dep": NOON, "worse": 3}]}
     first, second = responder.answers(responder.reader.read(msgspec.json.encode(body)))
     assert first.degraded == {"missing": ["tailnum", "*"]}
@@ -255,7 +248,7 @@ def test_without_a_store_it_still_answers(toy):
 
 
 def test_a_store_is_where_the_environment_says(monkeypatch):
-    config = compose().store
+    config = StoreConfig()
     assert store_config(None) is None
     assert store_config(config) is None  # a bento knows nothing of the folder runs/ of another machine
     monkeypatch.setenv("NOTEBENTO_STORE_URL", "redis://somewhere:6379/0")
@@ -270,27 +263,52 @@ def test_as_of_when():
     assert prediction_time(None, lead, NOON) == NOON
 
 
-# ---- the flights, whose features are many
+# ---- what the looked-up values become, for features of every kind
+
+sched_dep, delay = pl.col("sched_dep"), pl.col("departures_origin_delay_1h")
+many = FeatureSet(
+    {"carrier": TEXT, "origin": TEXT, "seats": NUMBER, "sched_dep": MOMENT, "tail": Field("string", False)}
+)
+many.derive("carrier", pl.col("carrier"), categorical=True)
+many.derive("hour", sched_dep.dt.hour().cast(pl.Int32), categorical=True)
+many.derive("seats", pl.col("seats"))
+many.add(*views.views)
+many.derive("worse", delay - pl.col("departures_origin_delay_4h"), "min")
+many.derive("each", delay / pl.col("departures_origin_n_1h"), "min")
+many.derive("worse_at", pl.when(pl.col("worse") > 0).then(pl.col("origin")), categorical=True)
+many.derive("until", (sched_dep - pl.col("predict_at")).dt.total_minutes() - pl.col("departures_origin_last"), "min")
+many.derive("late", pl.col("waits_origin_late_4h") > 0.5)
+
+
+class Many(Options, frozen=True):
+    """The maker of these features."""
+
+    features = many
+
+    def request(self, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
+        return from_records(many, records, looked)
 
 
 @pytest.fixture(scope="module")
 def morning(tmp_path_factory):
-    """A store of the flights' features after a morning, and what the service makes of them."""
+    """A store after a morning, and what a version reads of it."""
     folder = tmp_path_factory.mktemp("morning")
+    write(folder / "in.ndjson", story(80, seed=9))
     (folder / "in").mkdir()
-    (folder / "in" / "a.ndjson").write_bytes(b"".join(msgspec.json.encode(m) + b"\n" for m in story(80, seed=9)))
-    with opened(store_settings(folder)) as store:
+    (folder / "in.ndjson").rename(folder / "in" / "a.ndjson")
+    opened(store_settings(folder)).close()
+    shown = many.shown
+    schema = Signature(
+        task="binary",
+        target="late",
+        numeric=tuple(n for n, a in shown.items() if not a.categorical),
+        categorical=tuple(n for n, a in shown.items() if a.categorical),
+        record=many.record,
+        time="sched_dep",
+        lead_hours=2.0,
+    )
+    with FeatureStore.open(many, store_settings(folder)) as store:
         follow(Follower(store, Folder(folder / "in", folder / "position.json")), lambda: False, once=True)
-        shown = flights.shown
-        schema = Signature(
-            task="binary",
-            target="late",
-            numeric=tuple(n for n, a in shown.items() if not a.categorical),
-            categorical=tuple(n for n, a in shown.items() if a.categorical),
-            record={n: Field(f.type, f.required) for n, f in flights.record.items()},
-            time="sched_dep",
-            lead_hours=2.0,
-        )
         yield store, schema
 
 
@@ -298,16 +316,14 @@ MINUTES = st.integers(-180, 600)
 RECORDS = st.fixed_dictionaries(
     {
         "carrier": st.sampled_from(["AA", "DL", "ZZ", ""]),
-        "flight": st.integers(0, 99).map(float),
-        "tailnum": st.none() | st.integers(10000, 10008).map(lambda n: f"N{n}"),
         "origin": st.sampled_from(["JFK", "EWR", "LGA"]),
-        "dest": st.sampled_from(["BOS", "LAX"]),
-        "distance": st.floats(0, 5000, allow_nan=False),
+        "seats": st.floats(0, 500, allow_nan=False),
+        "tail": st.none() | st.just("N1"),
         "sched_dep": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
-        "sched_arr": MINUTES.map(lambda m: DAWN + timedelta(minutes=m + 75)),
         "predict_at": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
     }
 )
+RECORD = {"carrier": "AA", "origin": "JFK", "seats": 140.0, "tail": None, "sched_dep": DAWN + timedelta(hours=5)}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -316,9 +332,9 @@ def test_the_short_way_gives_the_bits_of_the_definition(morning, records):
     """What goes into the graph in the service is what `from_records` says, for any records."""
     store, schema = morning
     looked = store.read(records)
-    numeric, categorical = Assembly(flights, schema, looked.kinds)(records, [r["predict_at"] for r in records], looked)
-    types = {n: f.dtype for n, f in flights.record.items()} | {"predict_at": pl.Datetime("us", "UTC")}
-    frame = from_records(flights, pl.DataFrame(records, schema=types), looked.frame())
+    numeric, categorical = Assembly(many, schema, looked.kinds)(records, [r["predict_at"] for r in records], looked)
+    types = {n: f.dtype for n, f in many.record.items()} | {"predict_at": pl.Datetime("us", "UTC")}
+    frame = from_records(many, pl.DataFrame(records, schema=types), looked.frame())
     assert numeric.view(np.uint32).tolist() == _bits(numbers(frame, schema.numeric), numeric)
     assert (categorical == strings(frame, schema.categorical)).all()
 
@@ -331,47 +347,59 @@ def _bits(expected: np.ndarray, got: np.ndarray) -> list[list[int]]:
     return bits.tolist()
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RECORDS, min_size=1, max_size=5))
+def test_examples_take_the_way_of_what_a_store_finds(morning, records):
+    """What a version keeps of a store's answer gives the graph the same bits as the answer itself."""
+    store, schema = morning
+    lookup, looked = Lookup(many, schema, None), store.read(records)
+    types = {n: f.dtype for n, f in many.record.items()} | {"predict_at": pl.Datetime("us", "UTC")}
+    kept = pl.DataFrame(records, schema=types).hstack(looked.frame())
+    at = [record["predict_at"] for record in records]
+    live, replayed = (
+        lookup.inputs(records, Found(at, looked, looked.why)),
+        lookup.inputs(records, from_examples(many, kept)),
+    )
+    assert live[0].view(np.uint32).tolist() == _bits(replayed[0], live[0])
+    assert (live[1] == replayed[1]).all()
+
+
 def test_reasons_are_brief_and_complete(morning):
     _, schema = morning
-    names = Names(flights, schema)
-    looked = [name for view in flights.views for name in view.columns]
+    names = Names(many, schema)
+    looked = [name for view in many.views for name in view.columns]
     assert names.brief(names.of(looked)) == ["*"]
-    assert names.why({"expired": ["_leg_sched_dep"]}, set())["expired"] != []
-    said = names.why({"missing": [n for n in looked if n.startswith("weather_")]}, set())
-    assert said == {"missing": ["weather_*"]} or all(n.startswith(("weather", "temp", "wind")) for n in said["missing"])
-    every = {c for c in schema.columns if c not in flights.immediate}
-    assert names.every == every
+    assert names.why({"expired": ["departures_origin_last"]}, set())["expired"] != []
+    said = names.why({"missing": [n for n in looked if n.startswith("arrivals_")]}, set())
+    assert said == {"missing": ["arrivals_carrier_*"]}
+    assert names.every == {c for c in schema.columns if c not in many.immediate}
 
 
 def test_lookup_reads_once_for_a_batch(morning, monkeypatch):
     store, schema = morning
-    lookup, reads = Lookup(flights, schema, store.config), []
-    record = {"carrier": "AA", "flight": 1.0, "tailnum": "N10001", "origin": "JFK", "dest": "BOS", "distance": 187.0}
-    record |= {"sched_dep": DAWN + timedelta(hours=5), "sched_arr": DAWN + timedelta(hours=6)}
-    lookup([record], [DAWN + timedelta(hours=3)])
+    lookup, reads = Lookup(many, schema, store.config), []
+    lookup([RECORD], [DAWN + timedelta(hours=3)])
     inner = lookup._store.backend.read
     monkeypatch.setattr(lookup._store.backend, "read", lambda *a: reads.append(a) or inner(*a))
-    found = lookup([record] * 20, [DAWN + timedelta(hours=3)] * 20)
+    found = lookup([RECORD] * 20, [DAWN + timedelta(hours=3)] * 20)
     assert len(reads) == 1
-    assert lookup.inputs([record] * 20, found)[0].shape == (20, len(schema.numeric))
+    assert lookup.inputs([RECORD] * 20, found)[0].shape == (20, len(schema.numeric))
     lookup.close()
 
 
 def test_the_makers_request_is_the_definition(morning):
-    """What `/predict` computes when features were sent, and what the table's maker says, are one."""
+    """What `/predict` computes when features were sent, and what the features' maker says, are one."""
     store, schema = morning
-    record = {"carrier": "AA", "flight": 1.0, "tailnum": "N10001", "origin": "JFK", "dest": "BOS", "distance": 187.0}
-    record |= {"sched_dep": DAWN + timedelta(hours=5), "sched_arr": DAWN + timedelta(hours=6)}
-    record |= {"predict_at": DAWN + timedelta(hours=3)}
+    record = RECORD | {"predict_at": DAWN + timedelta(hours=3)}
     looked = store.read([record])
-    frame = Flights().request(pl.DataFrame([record]), looked.frame())
-    numeric, _ = Assembly(flights, schema, looked.kinds)([record], [record["predict_at"]], looked)
+    frame = Many().request(pl.DataFrame([record]), looked.frame())
+    numeric, _ = Assembly(many, schema, looked.kinds)([record], [record["predict_at"]], looked)
     assert np.array_equal(numbers(frame, schema.numeric), numeric, equal_nan=True)
 
 
 def test_an_inbox_refuses_before_anything_is_materialized(tmp_path):
-    inbox = Inbox(flights, store_settings(tmp_path), contracts_of(compose().data))
-    with pytest.raises(Exception, match="not materialized"):
+    inbox = Inbox(many, store_settings(tmp_path), CONTRACTS)
+    with pytest.raises(StoreError, match="not materialized"):
         inbox.thread.submit(inbox.take, b'{"table": "flights", "rows": []}').result()
     with pytest.raises(RowError, match="the body has to be"):
         inbox.thread.submit(inbox.take, b"{}").result()

@@ -5,141 +5,59 @@ import json
 import os
 import pickle
 import re
-import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import msgspec
 import numpy as np
-import onnx.parser
 import polars as pl
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from notebento.core.compose import project_root
-from notebento.core.config import CardConfig, RegistryConfig, ServeConfig, plain
-from notebento.core.errors import NotebentoError, UserError
-from notebento.features.expectations import Watch
-from notebento.models.bundle import Field, Graph, Signature, golden, write_bundle
-from notebento.registry.registry import Lineage, Registry, Version
-from notebento.serving.deploy import build_bento, deploy, server
-from notebento.serving.request import Reader, RequestError
-from notebento.serving.responder import Responder, check_golden
-from notebento.serving.service import ENVIRONMENT, Deployment
-
-SETTINGS = ServeConfig("127.0.0.1", 0, 1, None, 64, 5000, 1)
-DEPLOYMENT = Deployment("", "", SETTINGS)
-
-# Late is who has a delay; B6 more than others. `hour` is computed from the record, and the carrier BOOM breaks that.
-GRAPH = """
-<ir_version: 10, opset_import: ["" : 18, "ai.onnx.ml" : 3]>
-late (float[n, 2] numeric, string[n, 1] categorical) => (float[n] probability)
-<float ten = {10}, float hundred = {100}, int64[1] row = {-1}, int64[1] ones = {1}> {
-    absent = IsNaN(numeric)
-    known = Where(absent, ten, numeric)
-    sum = ReduceSum <keepdims = 1> (known, ones)
-    minutes = Div(sum, hundred)
-    carrier = ai.onnx.ml.LabelEncoder <
-        keys_strings = ["B6", "UA"], values_floats = [0.5, -0.5], default_float = 0.0
-    > (categorical)
-    logit = Add(minutes, carrier)
-    answer = Sigmoid(logit)
-    probability = Reshape(answer, row)
-}"""
-FEATURES = """
-import polars as pl
-class Toy:
-    def request(self, frame):
-        if "BOOM" in frame["carrier"]:
-            raise ArithmeticError("boom")
-        absent = pl.DataFrame(schema={n: pl.Float32 for n in ("delay", "hour") if n not in frame}).clear(len(frame))
-        hour = pl.col("sched_dep").dt.hour().cast(pl.Float32)
-        return pl.concat([frame, absent], how="horizontal").with_columns(hour=pl.coalesce("hour", hour))
-"""
-SCHEMA = Signature(
-    task="binary",
-    target="late",
-    numeric=("delay", "hour"),
-    categorical=("carrier",),
-    record={"carrier": Field("string"), "sched_dep": Field("datetime"), "tailnum": Field("string", required=False)},
-    request=("hour",),
-    features={"_target_": "toyfeatures.Toy"},
-    threshold=0.6,
+from serving_toys import (
+    FEATURES,
+    NOON,
+    SCHEMA,
+    SETTINGS,
+    at_home,
+    expected,
+    process,
+    records,
+    registered,
+    settled,
+    toy_bundle,
+    toy_graph,
+    write_package,
 )
-NOON = "2013-07-04T12:00:00Z"
+from stores import free_port
 
-
-def toy_graph() -> Graph:
-    return Graph(onnx.parser.parse_model(GRAPH).SerializeToString(), SCHEMA)
-
-
-def toy_bundle(folder: Path, shift: float = 0.0) -> Path:
-    """A bundle whose golden predictions are off by `shift`."""
-    frame = pl.DataFrame({"carrier": ["UA", "B6", None], "delay": [0.0, 90.0, None], "hour": [3.0, 12.0, None]})
-    frame = frame.with_columns(sched_dep=pl.lit(NOON).str.to_datetime(time_zone="UTC"))
-    cases = golden(frame, toy_graph().predict(frame) + shift, SCHEMA, ["a", "b", "all missing"])
-    folder.mkdir(parents=True)
-    model = onnx.parser.parse_model(GRAPH).SerializeToString()
-    write_bundle(folder, model, {}, schema=plain(SCHEMA), golden=cases, reference={})
-    return folder
+from notebento.core.config import RegistryConfig, build
+from notebento.core.errors import NotebentoError, UserError
+from notebento.models.bundle import Signature, golden
+from notebento.registry.registry import Registry
+from notebento.serving.deploy import deploy, server
+from notebento.serving.request import Reader, RequestError
+from notebento.serving.responder import Batcher, Responder, as_batch, check_golden
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the toy's features; its `runs/` is the state of this module's tests."""
+    """A folder with the toy's package; its `runs/` is the state of this module's tests."""
     folder = tmp_path_factory.mktemp("serve")
-    (folder / "toyfeatures.py").write_text(FEATURES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        patch.syspath_prepend(folder)
-        patch.setenv("NOTEBENTO_RUNS", str(folder / "runs"))
+    write_package(folder)
+    with at_home(folder):
         yield folder
 
 
 @pytest.fixture(scope="module")
 def registry(home):
     """The configuration of a registry whose champion is the toy."""
-    config = RegistryConfig("toy", None, CardConfig("", (), ""))
-    Registry.open(config).register(toy_bundle(home / "bundle"), "toy", Lineage(), {}, {"passed": True})
-    return config
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def settled(client: httpx.Client, path: str, wanted: int) -> httpx.Response:
-    """The answer of `path` as soon as it has the status `wanted`."""
-    for _ in range(300):
-        try:
-            if (answer := client.get(path)).status_code == wanted:
-                return answer
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not answer {wanted}")
-
-
-@contextmanager
-def process(command, environment, folder, port):
-    """A server process and a client of it."""
-    with (folder / "server.log").open("w") as log:
-        started = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield started, client
-    finally:
-        started.terminate()
-        started.wait(30)
+    return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +68,6 @@ def client(registry):
     with process(*server(folder, serve), folder, serve.port) as (_, client):
         settled(client, "/readyz", 200)
         yield client
-
-
-def records(n: int, **more) -> list[dict]:
-    return [{"carrier": "UA", "sched_dep": NOON, "delay": float(i)} | more for i in range(n)]
-
-
-def expected(sent: list[dict]) -> list[float]:
-    frame = pl.DataFrame(sent).with_columns(hour=pl.lit(12.0))
-    return toy_graph().predict(frame.with_columns(delay=pl.col("delay") if "delay" in frame.columns else None)).tolist()
 
 
 def test_answers_are_those_of_the_graph(client, registry):
@@ -188,7 +97,7 @@ def test_times_of_all_zones_are_the_same_moment(client):
     assert len({a["probability"] for a in answers}) == 1
 
 
-def test_nothing_asked_nothing_answered(client):
+def test_predict_with_no_records_returns_an_empty_list(client):
     assert client.post("/predict", json={"records": []}).json() == []
 
 
@@ -316,8 +225,7 @@ def test_it_does_what_its_description_says(client, tmp_path):
 
 def test_a_version_that_answers_otherwise_is_never_ready(home, tmp_path):
     bundle = toy_bundle(tmp_path / "bundle", shift=1e-3)
-    config = RegistryConfig("wrong", None, CardConfig("", (), ""))
-    Registry.open(config).register(bundle, "toy", Lineage(), {}, {"passed": True})
+    config = registered(bundle, "wrong", home / "toyfeatures")
     serve = msgspec.structs.replace(SETTINGS, port=free_port())
     folder = deploy(config, serve)
     with process(*server(folder, serve), folder, serve.port) as (_, client):
@@ -337,14 +245,14 @@ def test_a_version_that_answers_otherwise_is_never_ready(home, tmp_path):
 
 
 def test_deploy_refuses_what_cannot_be_served(registry, home):
-    empty = RegistryConfig("empty", None, CardConfig("", (), ""))
+    empty = RegistryConfig("empty")
     with pytest.raises(UserError, match="nothing is registered yet\n  fix: notebento run"):
         deploy(empty, SETTINGS)
     with pytest.raises(UserError, match="there is no version 'v-nothing'"):
         deploy(registry, SETTINGS, "v-nothing")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         serve = msgspec.structs.replace(SETTINGS, port=taken.getsockname()[1])
-        with pytest.raises(UserError, match=f"cannot be had.*\n  fix: another port: serve.port={serve.port + 1}"):
+        with pytest.raises(UserError, match=f"cannot listen on.*\n  fix: another port: serve.port={serve.port + 1}"):
             deploy(registry, serve)
     with pytest.raises(UserError, match="'localhost' is not an address"):
         deploy(registry, msgspec.structs.replace(SETTINGS, host="localhost", port=free_port()))
@@ -353,19 +261,22 @@ def test_deploy_refuses_what_cannot_be_served(registry, home):
 # ---- without a server
 
 
+class Fixed:
+    """A graph that always answers `answer`."""
+
+    def __init__(self, schema: Signature, answer: np.ndarray) -> None:
+        self.schema, self.answer = schema, answer
+
+    def arrays(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(frame), 1), np.float32), np.empty((len(frame), 0), object)
+
+    def run(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        return np.repeat(self.answer[None], len(numeric), 0)
+
+
 def responder(task: str, answer: np.ndarray, classes=None) -> Responder:
-    """A responder whose graph always answers `answer`."""
     schema = Signature(task=task, target="t", numeric=("x",), categorical=(), classes=classes)
-    made = Responder(toy_graph(), "v-1", threshold=0.5)
-    made.schema, made.reader, made.features = schema, Reader(schema), None
-    made.watch = Watch(schema.numeric, {})
-    empty = np.zeros((1, 1), np.float32), np.empty((1, 0), object)
-    fixed = {
-        "arrays": lambda self, frame: empty,
-        "run": lambda self, *arrays: np.repeat(answer[None], len(arrays[0]), 0),
-    }
-    made.graph = type("Fixed", (), fixed)()
-    return made
+    return Responder(Fixed(schema, answer), "v-1", threshold=0.5)
 
 
 def test_every_task_has_its_answer():
@@ -405,7 +316,7 @@ JSON = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dicti
 def test_no_body_gets_past_or_through(home, value, noise, noisy):
     """Whatever is sent is either refused with a reason, or answered."""
     body = json.dumps(value).encode() + (noise if noisy else b"")
-    made = Responder(toy_graph(), "v-1")
+    made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
     refused = None
     try:
         asked = made.reader.read(body)
@@ -426,89 +337,84 @@ def test_every_good_record_is_answered(home, carrier, moment, delay):
         body = json.dumps({"records": [record]}, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # half a surrogate pair is not text
         return
-    made = Responder(toy_graph(), "v-1")
+    made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
     if carrier != "BOOM":
         assert 0 <= made.answers(made.reader.read(body))[0].probability <= 1
 
 
-def test_golden_cases_also_go_the_way_of_a_request(home):
-    made = Responder(toy_graph(), "v-1")
-    frame = pl.DataFrame({"carrier": ["UA"], "delay": [5.0], "hour": [12.0]})
-    cases = golden(frame, made.graph.predict(frame), SCHEMA, ["a"])
-    check_golden(made, cases)
-    made.features = type("Broken", (), {"request": lambda self, f: f.with_columns(delay=pl.col("delay") + 1)})()
-    with pytest.raises(NotebentoError, match="off its golden predictions"):
-        check_golden(made, cases)
+def test_a_feature_that_is_computed_otherwise_is_refused_by_its_name(home):
+    cases, examples = golden_of_the_toy()
+    check_golden(Responder(toy_graph(), "v-1", build(SCHEMA.features)), cases, examples)
+    later = type("Later", (), {"request": lambda self, f: build(SCHEMA.features).request(f).with_columns(hour=13.0)})
+    with pytest.raises(
+        NotebentoError, match="v-1 is off its golden predictions in 'hour': 13.0 instead of 12.0 for 'a'"
+    ):
+        check_golden(Responder(toy_graph(), "v-1", later()), cases, examples)
+
+
+def test_an_example_that_no_client_could_send_is_left_out(home):
+    cases, examples = golden_of_the_toy()
+    made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
+    rows, batch = as_batch(made, examples.with_columns(carrier=pl.Series([None, "B6"])))
+    assert (rows, [fields["carrier"] for fields in batch.fields]) == ([1], ["B6"])
+    assert as_batch(made, examples.drop("carrier"))[0] == []
+    check_golden(made, cases, examples.drop("carrier"))
+
+
+def golden_of_the_toy() -> tuple[list[dict], pl.DataFrame]:
+    frame = pl.DataFrame({"carrier": ["UA", "B6"], "delay": [None, None], "hour": [12.0, 12.0]})
+    frame = frame.with_columns(pl.col("delay").cast(pl.Float32))
+    cases = golden(frame, toy_graph().predict(frame), SCHEMA, ["a", "b"])
+    return cases, frame.select("carrier", sched_dep=pl.lit(NOON).str.to_datetime(time_zone="UTC"))
+
+
+def test_a_slow_batch_does_not_keep_others_from_being_answered():
+    """The event loop goes on while a batch waits for its store; batches come one at a time, in order."""
+    order, gate = [], threading.Event()
+
+    def slow(records):
+        order.append(records)
+        assert gate.wait(10)
+        return records
+
+    async def both():
+        batcher = Batcher(slow, 64, 10_000)
+        first = asyncio.create_task(batcher([1]))
+        while not order:
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(batcher([2]))
+        await asyncio.sleep(0.05)  # the loop runs, the second batch waits
+        waiting = [*order]
+        gate.set()
+        answers = [await first, await second]
+        batcher.close()
+        return waiting, answers
+
+    assert asyncio.run(both()) == ([[1]], [[1], [2]])
+    assert order == [[1], [2]]
+
+
+def test_an_edit_of_the_package_reaches_no_registered_version(home, tmp_path):
+    """The class of the service and the features are those of the version, wherever the server is started."""
+    package = write_package(tmp_path / "project")
+    config = registered(toy_bundle(tmp_path / "bundle"), "edited", package)
+    with at_home(tmp_path / "project"):
+        again = registered(tmp_path / "bundle", "edited", package)
+        assert len(Registry.open(again).versions()) == 1  # the same bundle and package are the same version
+        answers = []
+        for _ in range(2):
+            serve = msgspec.structs.replace(SETTINGS, port=free_port())
+            folder = deploy(config, serve)
+            with process(*server(folder, serve), folder, serve.port) as (_, client):
+                settled(client, "/readyz", 200)
+                answers.append([a["probability"] for a in client.post("/predict", json={"records": records(5)}).json()])
+            write_package(tmp_path / "project", features=FEATURES.replace(".dt.hour()", ".dt.minute()"))
+            (package / "bento.py").write_text("raise ImportError('edited')")
+    assert answers[0] == answers[1] == expected(records(5))
+    registered(tmp_path / "bundle", "edited", write_package(tmp_path / "project", features=FEATURES + "# edited"))
+    assert len(Registry.open(config).versions()) == 2
 
 
 def test_serving_needs_no_torch():
-    code = "import sys, notebento.serve; print({'torch', 'papermill', 'sklearn', 'onnx'} & set(sys.modules))"
+    code = "import sys, notebento.serving.service; print({'torch', 'papermill', 'sklearn', 'onnx'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
-
-
-# ---- the bento
-
-
-@pytest.fixture(scope="module")
-def bento(home, registry):
-    """A bento of the toy."""
-    found = Registry.open(registry)
-    folder = home / "bento"
-    folder.mkdir()
-    tag = build_bento(folder, found.bundle("champion"), found.version("champion"), DEPLOYMENT, project_root())
-    assert tag == f"toy:{found.champion()}"
-    return folder
-
-
-def test_a_bento_answers_as_its_graph_does(bento, home, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(bento, moved)
-    serve = msgspec.structs.replace(SETTINGS, port=free_port(), workers=2)
-    command, environment = server(tmp_path, serve, moved)
-    environment.pop(ENVIRONMENT)  # it knows by itself what it serves
-    with process(command, environment, tmp_path, serve.port) as (started, client):
-        settled(client, "/readyz", 200)
-        sent = records(50)
-        for _ in range(5):
-            answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
-            assert [a["probability"] for a in answers] == expected(sent)
-        workers = [p for p in psutil.Process(started.pid).children() if "_bentoml_impl.worker.service" in p.cmdline()]
-        assert len(workers) == 2
-
-
-def test_a_bento_holds_what_its_containerfile_takes(bento):
-    containerfile = (bento / "src" / "Containerfile").read_text()
-    for sources in re.findall(r"^COPY (.+) \S+$", containerfile, re.M):
-        assert all((bento / source).exists() for source in sources.split())
-    assert {p.name for p in (bento / "src" / "model").iterdir()} >= {"model.onnx", "schema.json", "golden.json"}
-    assert (bento / "env" / "python" / "requirements.txt").read_text().count("\n") <= 3  # not the whole lock
-
-
-def test_a_wheel_that_cannot_be_built_says_why(home, registry, tmp_path):
-    (tmp_path / "bentos").mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
-        (tmp_path / name).write_text("this is no TOML" if name == "pyproject.toml" else "")
-    shutil.copytree(project_root() / "bentos" / "service", tmp_path / "bentos" / "service")
-    (tmp_path / "src").mkdir()
-    version = Version("v-1", "", "toy", "", Lineage(), {}, {})
-    with pytest.raises(NotebentoError, match=r"(?s)wheel could not be built:.*TOMLDecodeError.*fix: pip wheel"):
-        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), version, DEPLOYMENT, tmp_path)
-
-
-@pytest.mark.nightly
-def test_a_bento_serves_where_only_the_wheel_is_installed(bento, tmp_path):
-    """A new environment, the wheel, the lock, nothing else."""
-    python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    wheel = next((bento / "src" / "wheels").glob("*.whl"))
-    install = [python, "-m", "pip", "install", "--quiet", "--constraint", bento / "src" / "requirements.lock", wheel]
-    subprocess.run(install, check=True, timeout=600)
-    code = "import importlib.util as u; print([m for m in ('torch', 'papermill', 'sklearn') if u.find_spec(m)])"
-    assert subprocess.check_output([python, "-c", code], text=True).strip() == "[]"
-    serve = msgspec.structs.replace(SETTINGS, port=free_port())
-    command, environment = server(tmp_path, serve, bento)
-    with process([str(python), *command[1:]], environment, tmp_path, serve.port) as (_, client):
-        settled(client, "/readyz", 200)
-        sent = records(10)
-        answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
-        assert [a["probability"] for a in answers] == pytest.approx(expected(sent), abs=1e-6)

@@ -1,0 +1,161 @@
+"""A bento of a toy version, by `bentos/service`: it answers wherever it lies, whatever becomes of both packages."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from serving_toys import (
+    FEATURES,
+    SETTINGS,
+    at_home,
+    expected,
+    process,
+    records,
+    registered,
+    settled,
+    toy_bundle,
+    write_package,
+)
+from stores import free_port
+
+import notebento
+from notebento.core.errors import NotebentoError
+from notebento.registry.registry import Lineage, Registry, Version
+from notebento.serving.bento import build_bento
+from notebento.serving.deploy import deploy, server
+from notebento.serving.service import ENVIRONMENT, Deployment
+
+pytestmark = pytest.mark.process
+DEPLOYMENT = Deployment("", "", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the toy's package and its state."""
+    folder = tmp_path_factory.mktemp("bento")
+    write_package(folder)
+    with at_home(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def registry(home):
+    """The registry whose champion is the toy."""
+    return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")
+
+
+@pytest.fixture(scope="module")
+def bento(home, registry, repository):
+    """A bento of the toy."""
+    found = Registry.open(registry)
+    folder = home / "bento"
+    folder.mkdir()
+    version, package = found.version("champion"), found.package("champion")
+    tag = build_bento(folder, found.bundle("champion"), package, version, DEPLOYMENT, repository)
+    assert tag == f"toy:{found.champion()}"
+    return folder
+
+
+def answers(bento: Path, folder: Path, workers: int = 1, **environment: str) -> list[float]:
+    """What a server of `bento` answers that knows by itself what it serves."""
+    serve = msgspec.structs.replace(SETTINGS, port=free_port(), workers=workers)
+    command, inherited = server(folder, serve, bento)
+    inherited.pop(ENVIRONMENT)
+    with process(command, inherited | environment, folder, serve.port) as (started, client):
+        settled(client, "/readyz", 200)
+        told = [client.post("/predict", json={"records": records(50)}).raise_for_status().json() for _ in range(5)]
+        running = [p for p in psutil.Process(started.pid).children() if "_bentoml_impl.worker.service" in p.cmdline()]
+    assert len(running) == workers
+    assert all([a["probability"] for a in t] == [a["probability"] for a in told[0]] for t in told)
+    return [a["probability"] for a in told[0]]
+
+
+def test_a_bento_answers_as_its_graph_does(bento, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(bento, moved)
+    assert answers(moved, tmp_path, workers=2) == expected(records(50))
+
+
+def test_a_bento_answers_as_before_when_library_and_project_change(bento, home, tmp_path):
+    """Both packages, in other versions, stand before all others on the path of the process."""
+    library = Path(notebento.__path__[0])
+    shutil.copytree(library, tmp_path / library.name)
+    changed = tmp_path / library.name / "serving" / "responder.py"
+    text = changed.read_text().replace('"probability": value', '"probability": value / 2')
+    assert text != changed.read_text()
+    changed.write_text(text)
+    write_package(tmp_path, features=FEATURES.replace(".dt.hour()", ".dt.minute()"))
+    code = "from notebento.serving.responder import say; from notebento.models.bundle import Signature as S;"
+    code += "print(say(1.0, S(task='binary', target='t', numeric=(), categorical=()), 0.5)['probability'])"
+    environment = {"PYTHONPATH": str(tmp_path)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "0.5"
+    assert answers(bento, tmp_path, **environment) == expected(records(50))
+
+
+def test_a_registered_version_follows_the_library_of_the_process(registry, tmp_path):
+    """What is registered carries the project's package; the library is the process's, and the golden check decides."""
+    library = Path(notebento.__path__[0])
+    shutil.copytree(library, tmp_path / library.name)
+    changed = tmp_path / library.name / "models" / "bundle.py"
+    text = changed.read_text().replace('.fill_null(float("nan"))', ".fill_null(0.0)")
+    assert text != changed.read_text()
+    changed.write_text(text)
+    serve = msgspec.structs.replace(SETTINGS, port=free_port())
+    folder = deploy(registry, serve)
+    command, environment = server(folder, serve)
+    version_first = environment["PYTHONPATH"].split(":")[0]
+    environment["PYTHONPATH"] = f"{version_first}:{tmp_path}"
+    with process(command, environment, folder, serve.port) as (_, client):
+        refused = settled(client, "/readyz", 503)
+        for _ in range(100):
+            if "golden" in (refused := client.get("/readyz")).text:
+                break
+            time.sleep(0.1)
+        assert "is off its golden predictions" in refused.text
+
+
+def test_a_bento_holds_what_its_containerfile_takes(bento):
+    containerfile = (bento / "src" / "Containerfile").read_text()
+    for sources in re.findall(r"^COPY (.+) \S+$", containerfile, re.M):
+        assert all((bento / source).exists() for source in sources.split())
+    assert {p.name for p in (bento / "src" / "model").iterdir()} >= {"model.onnx", "golden.json", "examples.parquet"}
+    needed = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert "redis" in needed
+    assert "torch" not in needed
+    assert not list(bento.rglob("*.whl"))
+
+
+def test_a_bento_that_cannot_be_built_says_why(home, registry, repository, tmp_path):
+    shutil.copytree(repository / "bentos" / "service", tmp_path / "bentos" / "service")
+    (tmp_path / "bentos" / "service" / "service.py").write_text("raise OSError('no such service')")
+    (tmp_path / "requirements.lock").touch()
+    version = Version("v-1", "", "toy", "", Lineage(), {}, {})
+    with pytest.raises(NotebentoError, match="(?s)could not be built:.*no such service.*fix: see bentos/service/"):
+        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), None, version, DEPLOYMENT, tmp_path)
+
+
+@pytest.mark.nightly
+def test_a_bento_serves_where_only_its_requirements_are_installed(bento, tmp_path):
+    """A new environment, the requirements, the lock, nothing else."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    source = bento / "src"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", source / "requirements.lock"]
+    subprocess.run([*install, "--requirement", source / "requirements.txt"], check=True, timeout=600)
+    code = "import importlib.util as u; names = ('torch', 'papermill', 'sklearn', 'notebento')\n"
+    code += "print([m for m in names if u.find_spec(m)])"
+    bare = {"PYTHONPATH": ""}
+    assert subprocess.check_output([python, "-c", code], env=bare, text=True).strip() == "[]"
+    serve = msgspec.structs.replace(SETTINGS, port=free_port())
+    command, environment = server(tmp_path, serve, bento)
+    with process([str(python), *command[1:]], environment | bare, tmp_path, serve.port) as (_, client):
+        settled(client, "/readyz", 200)
+        sent = records(10)
+        told = client.post("/predict", json={"records": sent}).raise_for_status().json()
+        assert [a["probability"] for a in told] == pytest.approx(expected(sent), abs=1e-6)
