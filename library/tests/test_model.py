@@ -21,6 +21,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_
 
 from notebento.core.config import TrainerConfig, build
 from notebento.core.errors import UserError
+from notebento.evaluation.baselines import Resources
 from notebento.models.base import Inputs, Rows, check_rows, combine, load
 from notebento.models.distillation import out_of_fold, taught
 from notebento.models.lightgbm import LightGBM, parse_trees
@@ -386,6 +387,11 @@ def test_a_network_without_an_output_layer_cannot_be_exported():
     del fitted.network.output
     with pytest.raises(UserError, match="Network has no layer `output`"):
         fitted.to_onnx()
+
+
+def test_a_baseline_cannot_be_a_network(tmp_path):
+    with pytest.raises(UserError, match="a baseline cannot be a network"):
+        MODELS["tabm"].fit(*table("iris", categorical=False), Resources(0, 1, tmp_path))
 
 
 def test_a_misspelt_setting_is_named():

@@ -9,14 +9,14 @@ __all__ = ['Answering', 'Learning', 'Resources', 'Constant', 'FittedConstant', '
 # %% ../../../nbs/evaluation/baselines.ipynb #366a4ade
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from ..core.config import build
+from ..core.config import TrainerConfig, build
 from ..core.errors import UserError
 from ..models.base import Rows
 
@@ -40,6 +40,7 @@ class Resources:
     seed: int
     threads: int
     work: Path
+    settings: TrainerConfig = field(default_factory=TrainerConfig)
 
     def fit(self, module: Any, train: Any, validation: Any) -> list[dict[str, float]]:
         """Baselines do not train networks: that needs the settings of a trainer, and a stage of its own."""
