@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['project_package', 'package_files', 'package_listing', 'package_digest', 'check_relative', 'copy_package',
-           'load_package']
+           'load_package', 'version_aliases']
 
 # %% ../../../nbs/core/package.ipynb #fa8cecc3
 import ast
@@ -100,3 +100,8 @@ def load_package(folder: Path, alias: str) -> ModuleType:
         del sys.modules[alias]
         raise
     return module
+
+# %% ../../../nbs/core/package.ipynb #76eadb7c
+def version_aliases(package: Path | None, version: str) -> dict[str, str]:
+    """The `package` that a version carries, imported: its name -> the alias, as `build` takes it; without one empty."""
+    return {package.name: load_package(package, f"{package.name}@{version}").__name__} if package else {}

@@ -15,6 +15,7 @@ import polars as pl
 from ..core.clock import MICROSECOND
 from ..core.config import build
 from ..features.asof import LINE, running
+from ..features.examples import views_in
 from ..features.schema import FeatureSet, reach
 from ..features.views import Events, View, microseconds
 from .backends import FOREVER
@@ -76,10 +77,10 @@ def digest(features: FeatureSet) -> bytes:
 CLOCK, TYPES = b"X", b"Y"
 
 
-def definition_of(maker: Mapping[str, Any]) -> str:
+def definition_of(maker: Mapping[str, Any], aliases: Mapping[str, str] | None = None) -> str:
     """The digest of the views that a configuration of features makes, in hex; empty when it makes none."""
-    features = getattr(build(maker), "features", None) if maker else None
-    return digest(features).hex() if isinstance(features, FeatureSet) and features.views else ""
+    features = views_in(build(maker, aliases)) if maker else None
+    return digest(features).hex() if features else ""
 
 # %% ../../../nbs/online/layout.ipynb #fa3b6231
 class Layout:

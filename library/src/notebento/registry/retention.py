@@ -15,6 +15,7 @@ from ..core.artifacts import load
 from ..core.compose import runs_folder
 from ..core.config import Config
 from ..core.errors import UserError
+from ..core.package import version_aliases
 from ..online.layout import definition_of
 from ..online.store import FeatureStore, Held
 from .ledger import champions
@@ -43,10 +44,11 @@ def _in_use(config: Config) -> Iterator[tuple[tuple[Version, Registry], str]]:
 
 
 def _definitions_of(version: Version, registry: Registry) -> set[str]:
-    """As it was registered, and as the code here has it now."""
+    """As it was registered, and as this library makes it of the package that the version carries."""
     maker = load(registry.bundle(version.version) / "schema.json").get("features", {})
+    aliases = version_aliases(registry.package(version.version), version.version)
     try:
-        return {version.views, definition_of(maker)} - {""}
+        return {version.views, definition_of(maker, aliases)} - {""}
     except UserError:  # the code here cannot build its features any more, so only its bento can serve it
         if not version.views:
             raise

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from ..core.artifacts import load
 from ..core.config import Frozen, ServeConfig, StoreConfig, TableContract, build, convert
 from ..core.errors import UserError
-from ..core.package import load_package
+from ..core.package import version_aliases
 from ..features.examples import views_in
 from ..features.expectations import expectations
 from ..models.bundle import Graph, Signature
@@ -63,13 +63,8 @@ class Deployment(Frozen, frozen=True):
 # %% ../../../nbs/serving/service.ipynb #9fae4b30
 def features_of(schema: Signature, deployment: Deployment) -> Any:
     """What makes the features of a version, from the package that it carries; None where the columns are sent."""
-    if not schema.features:
-        return None
-    aliases = {}
-    if deployment.package:
-        package = Path(deployment.package)
-        aliases[package.name] = load_package(package, f"{package.name}@{deployment.version}").__name__
-    return build(schema.features, aliases)
+    package = Path(deployment.package) if deployment.package else None
+    return build(schema.features, version_aliases(package, deployment.version)) if schema.features else None
 
 
 def load_version(deployment: Deployment) -> Responder:
