@@ -21,6 +21,8 @@ from notebento.online.store import FeatureStore
 
 from flights.features import flights
 
+pytestmark = pytest.mark.server
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2013, 2, 11, tzinfo=UTC)
 

@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from stores import RedisServer
 
+SERVERS = {"redis", "postgresql", "service"}  # fixtures that start one
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
@@ -24,7 +26,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVERS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.server)
     if config.getoption("--nightly"):
         return
     for item in items:

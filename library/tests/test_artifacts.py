@@ -44,6 +44,7 @@ def test_an_unchanged_artifact_is_not_replaced(tmp_path: Path) -> None:
     assert save(tmp_path / "a.json", [2]).stat().st_ino != first
 
 
+@pytest.mark.process
 def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     save(tmp_path / "a.json", [1])
     code = (

@@ -346,6 +346,7 @@ def live(made: Model, happened: list[tuple[str, Any, Any]]) -> None:
     assert digests(made.toy.last()) == before
 
 
+@pytest.mark.process  # and more runs than a quick test can have
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(st.data())
 def test_after_anything_the_artifacts_are_those_of_a_run_from_scratch(data: st.DataObject) -> None:
@@ -363,11 +364,13 @@ REAL = {
 HAPPENED = [("words", "b", 1), ("during", 1, ("module", "a", 2, True)), ("name", None, 1)]
 
 
+@pytest.mark.process
 def test_kernels_make_the_same() -> None:
     with model(REAL, without_kernels=False) as made:
         live(made, HAPPENED)
 
 
+@pytest.mark.process
 @pytest.mark.nightly
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(st.data())

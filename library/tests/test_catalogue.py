@@ -190,6 +190,7 @@ def test_the_page_holds_everything_and_nothing_foreign():
     assert shown.text.index("leg_gap") < shown.text.index("leg_slack")  # what matters most comes first
 
 
+@pytest.mark.server
 def test_the_page_finds_features(tmp_path):
     """Its script runs, although its policy forbids scripts, and shows what holds every word."""
     (tmp_path / "page.html").write_text(features_page(entries(small(), {}), "Features"))
@@ -202,6 +203,7 @@ def test_the_page_finds_features(tmp_path):
     assert re.findall("<p>(.*)</p>", after_loading(tmp_path / "frame.html")) == ["w_temp_1h frost"]
 
 
+@pytest.mark.process
 def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):
     environment = os.environ | {"NOTEBENTO_RUNS": str(tmp_path / "runs")}
     command = [
@@ -224,6 +226,7 @@ def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):
         assert (done.returncode, "there is no run" in done.stderr) == (2, True)
 
 
+@pytest.mark.process
 def test_the_page_never_takes_the_place_of_a_folder(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     command = [sys.executable, "-m", "notebento", "features", "list", "--html", str(tmp_path)]

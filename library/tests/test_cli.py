@@ -19,7 +19,8 @@ from notebento.cli import failures, main
 from notebento.core.artifacts import save
 from notebento.core.compose import compose
 from notebento.core.errors import NotebentoError
-from notebento.registry.registry import Interval, Lineage, Registry
+from notebento.evaluation.metrics import Interval
+from notebento.registry.registry import Lineage, Registry
 
 pytestmark = pytest.mark.process
 

@@ -27,6 +27,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
         yield toy
 
 
+@pytest.mark.process
 def test_a_notebook_the_command_line_and_a_test_compose_alike(toy: Toy) -> None:
     overrides = ["model=tabm", "experiment=lab", "seed=7"]
     code = (

@@ -162,6 +162,7 @@ def test_a_version_of_which_nobody_knows_what_it_reads_stops_the_removal(tmp_pat
         needed(compose([]))
 
 
+@pytest.mark.process
 def test_the_command_says_what_stays_and_why(tmp_path):
     environment = os.environ | {"NOTEBENTO_RUNS": str(tmp_path / "runs")}
     store, mine = SqliteStore(tmp_path / "runs" / "store" / "default.db"), definition_of(FLIGHTS)

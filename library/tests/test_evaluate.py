@@ -355,6 +355,7 @@ def test_names_of_metrics_without_their_list():
     assert lower == {"log_loss", "brier", "ece", "rmse", "mae"}
 
 
+@pytest.mark.process
 def test_metrics_and_intervals_are_read_without_a_heavy_import():
     code = "import sys, notebento.evaluation.metrics as m; print({'numpy', 'polars', 'torch'} & {*sys.modules}, m.OURS)"
     assert (

@@ -83,6 +83,7 @@ def bundle(folder, model: onnx.ModelProto):
     return folder
 
 
+@pytest.mark.process
 def test_golden_predictions_in_a_bare_process(tmp_path):
     folder = bundle(tmp_path / "model", toy())
     code = f"""

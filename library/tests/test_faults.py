@@ -22,6 +22,8 @@ from notebento.pipeline.cache import Cache
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.history import history
 
+pytestmark = pytest.mark.process
+
 NIGHTLY = pytest.mark.nightly
 
 COUNT = ({"outputs": ["n.json"]}, 'stage.write("n.json", 3)')

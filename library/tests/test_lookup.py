@@ -33,6 +33,8 @@ from notebento.serving.inbox import Inbox
 from notebento.serving.lookup import Assembly, Found, Lookup, Names, from_examples, store_config
 from notebento.serving.responder import Responder
 
+pytestmark = pytest.mark.server
+
 SERVE = msgspec.structs.replace(TOY, service=Node({"_target_": "toyviews.bento.Service"}))
 
 # The toy: how late a carrier's flights left in the last two hours, and how that changed.

@@ -169,6 +169,7 @@ def graph_digests() -> str:
     return "".join(f"{n} {hashlib.sha256(g.SerializeToString()).hexdigest()}\n" for n, g in graphs.items())
 
 
+@pytest.mark.process
 def test_another_process_makes_the_same_graph():
     program = (
         "import torch; torch.set_num_threads(1); torch.rand(3); import test_model; print(test_model.graph_digests())"
@@ -399,6 +400,7 @@ def test_a_misspelt_setting_is_named():
         build({"_target_": "networks.TabM", "widht": 3})
 
 
+@pytest.mark.process
 def test_the_seam_and_trees_need_no_torch():
     program = """
 import sys, notebento.models.base, notebento.models.lightgbm, notebento.models.bundle, notebento.training.calibration

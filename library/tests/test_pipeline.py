@@ -15,6 +15,8 @@ from notebento.core.stage import Stage
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.runner import run
 
+pytestmark = pytest.mark.process
+
 OPEN = 'stage = Stage.open("{name}", overrides, run_dir)'
 
 
@@ -146,5 +148,3 @@ def test_a_notebook_opened_by_hand_gets_its_inputs_made(project: Callable[..., P
     made = stage.inputs["n.json"].stat().st_mtime_ns
     assert Stage.open("double", []).inputs["n.json"].stat().st_mtime_ns == made  # nothing ran twice
     assert not (tmp_path / "runs/latest").exists()
-
-

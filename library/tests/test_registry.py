@@ -26,6 +26,8 @@ from notebento.registry.card import card, card_page
 from notebento.registry.ledger import Ledger, entry
 from notebento.registry.registry import Lineage, Registry, Version, champion_folder, content, lineage, version_name
 
+pytestmark = pytest.mark.server
+
 PASSED = {"passed": True, "reasons": []}
 CARD = CardConfig("Planning connections.", ("One year only.",), "the flights team")
 

@@ -159,6 +159,7 @@ def test_an_element_holds_its_text_and_attributes_as_they_are(text, value):
     assert found.seen[0][1] == {"title": value}
 
 
+@pytest.mark.server
 def test_a_page_fits_a_phone(tmp_path):
     report = write_report(hostile_run(tmp_path), {HOSTILE: failing(tmp_path)}).read_text()
     (tmp_path / "report.html").write_text(report.replace("<details", "<details open"))
@@ -182,6 +183,7 @@ print(sorted({m.split(".")[0] for m in sys.modules} & slow))
 """
 
 
+@pytest.mark.process
 def test_writing_a_report_imports_nothing_slow(tmp_path):
     command = [sys.executable, "-c", FAST, str(hostile_run(tmp_path)), str(failing(tmp_path))]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -20,6 +20,8 @@ from notebento.pipeline.engine import StageError
 from notebento.pipeline.history import clean, find_run, history, verify
 from notebento.pipeline.runner import run, sweep
 
+pytestmark = pytest.mark.process
+
 COUNT = ({"outputs": ["n.json"]}, 'stage.write("n.json", {"n": [1, 2, 3]})')
 DOUBLE = (
     {"inputs": ["n.json"], "outputs": ["d.json"], "groups": ["trainer"]},

@@ -44,6 +44,8 @@ from notebento.serving.deploy import deploy, server
 from notebento.serving.request import Reader, RequestError
 from notebento.serving.responder import Batcher, Responder, as_batch, check_golden
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):

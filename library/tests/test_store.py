@@ -188,6 +188,7 @@ def test_two_writers_lose_nothing(backend, busy, tmp_path, redis):
 
 
 @pytest.mark.server
+@pytest.mark.server
 def test_a_server_that_goes_away_and_comes_back(busy, tmp_path):
     """Reads say in time that the store does not answer; a write waits, and is there once."""
     table, _ = busy
@@ -218,6 +219,7 @@ def test_a_server_that_goes_away_and_comes_back(busy, tmp_path):
         reader.close()
 
 
+@pytest.mark.server
 @pytest.mark.server
 def test_a_server_that_stays_away_is_an_error_in_time(tmp_path):
     with redis_server(tmp_path) as server:
@@ -281,6 +283,7 @@ with FeatureStore.open(toy_views(), config) as store:
 
 
 @pytest.mark.process
+@pytest.mark.process
 def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path):
     command = [sys.executable, "-c", FILLS, msgspec.json.encode(settings_of(tmp_path, retry_s=0.2)).decode()]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
@@ -318,6 +321,7 @@ except StoreError as e:
 """
 
 
+@pytest.mark.process
 @pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_write_the_file_can_read_it():

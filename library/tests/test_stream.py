@@ -23,6 +23,8 @@ from notebento.online.ingest import Follower, follow
 from notebento.online.sources import Folder, Lag, RedisStream, StreamError, open_source, publish
 from notebento.online.store import FeatureStore
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def redis(tmp_path):

@@ -28,6 +28,8 @@ from notebento.training.job import Job, facts, fit
 from notebento.training.processes import supervise
 from notebento.training.trainer import LightningTrainer, loss_curves
 
+pytestmark = pytest.mark.process
+
 DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
 
 

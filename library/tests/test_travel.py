@@ -12,6 +12,8 @@ from notebento.core.stage import Stage
 from notebento.pipeline import runner
 from notebento.pipeline.plan import open_run, plan
 
+pytestmark = pytest.mark.process
+
 MODEL = "_target_: notebento.models.lightgbm.LightGBM\nlearning_rate: 0.1\n"
 STAGES = {
     "first": ({"outputs": ["first.json"]}, 'stage.write("first.json", 1)'),

@@ -20,6 +20,8 @@ from notebento.training import tune
 from notebento.training.calibration import validation_loss
 from notebento.training.job import Job, adjusted, fit
 
+pytestmark = pytest.mark.process
+
 __all__ = ["importable"]  # a fixture
 
 SPACE = {"model.lr": {"low": 1e-5, "high": 1e-1, "log": True}, "trainer.batch_size": {"choices": [32, 64]}}

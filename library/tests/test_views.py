@@ -222,6 +222,7 @@ print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+@pytest.mark.process
 @pytest.mark.nightly
 def test_fifty_million_events_fit_into_four_gigabytes(tmp_path):
     command = [sys.executable, "-c", LARGE, str(tmp_path / "walks.parquet")]

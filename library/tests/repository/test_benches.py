@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import onnx.parser
+import pytest
+
+pytestmark = pytest.mark.process
 
 TWO_INPUTS = """
 <ir_version: 10, opset_import: ["" : 18, "ai.onnx.ml" : 3]>

@@ -20,6 +20,8 @@ from sklearn.datasets import load_breast_cancer
 
 from notebento.core.compose import project_root
 
+pytestmark = pytest.mark.server
+
 README = (project_root() / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if "curl" not in block]
