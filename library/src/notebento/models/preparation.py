@@ -44,7 +44,7 @@ def quantiles(values: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.nd
     below, above = (ordered[edge(place).astype(int)].astype(np.float64) for edge in (np.floor, np.ceil))
     return below + (above - below) * (place % 1)
 
-
+# %% ../../../nbs/models/preparation.ipynb #87521471
 def fit_scale(numeric: np.ndarray, clip: float, rare: float = 0.0005) -> Scale:
     """A `Scale` for columns like those of `numeric` (n, F); gaps rarer than the share `rare` get no flag."""
     missing = np.isnan(numeric)
