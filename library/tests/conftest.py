@@ -50,6 +50,13 @@ def repository(root: Path) -> Path:
     return root.parent
 
 
+@pytest.fixture
+def importable_tests(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts can import what lies beside the tests, such as `networks`."""
+    paths = [str(root / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
 def absent(what: str) -> NoReturn:
     """`what` a test needs is not on this machine: it is skipped here, and fails in CI, where everything has to be."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not on this machine")

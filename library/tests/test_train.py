@@ -11,14 +11,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import polars as pl
 import psutil
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from jobs import job, settings
 
 from notebento.core.artifacts import digest
-from notebento.core.config import Config, Node, PipelineConfig, StageConfig, TrainerConfig, build, convert, plain
+from notebento.core.config import Config, Node, PipelineConfig, StageConfig, build
 from notebento.core.errors import NotebentoError, UserError
 from notebento.core.stage import Stage
 from notebento.models.base import TensorRows, load
@@ -28,41 +27,7 @@ from notebento.training.job import Job, facts, fit
 from notebento.training.processes import supervise
 from notebento.training.trainer import LightningTrainer, loss_curves
 
-pytestmark = pytest.mark.process
-
-DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """Processes that a test starts find `networks`, too."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-
-
-def settings(**changes) -> TrainerConfig:
-    small = {"epochs": 4, "batch_size": 64, "average": 0.9, "patience": 0, "accelerator": "cpu", "wandb": "disabled"}
-    return convert(plain(TrainerConfig()) | small | changes, TrainerConfig)
-
-
-def job(folder: Path, task: str = "binary", model: dict | None = None, **changes) -> Job:
-    """A training on a small real table, its artifacts in `folder`."""
-    x, y = DATA[task](return_X_y=True)
-    names = [f"x{i}" for i in range(x.shape[1])]
-    frame = pl.DataFrame(x, names).cast(pl.Float32).with_columns(row=pl.int_range(pl.len()), y=pl.Series(y))
-    frame = frame.with_columns(size=pl.when(pl.col("x0") > pl.col("x0").median()).then(pl.lit("large")))
-    schema = {"task": task, "target": "y", "numeric": names, "categorical": ["size"]}
-    schema |= {"classes": [0, 1, 2]} if task == "multiclass" else {}
-    parts = {"train": [0.0, 0.7], "validation": [0.7, 0.85], "test": [0.85, 1.0]}
-    work = folder / "work" / "train"
-    work.mkdir(parents=True, exist_ok=True)
-    inputs = {name: folder / name for name in ("features.parquet", "schema.json", "split.json")}
-    frame.write_parquet(inputs["features.parquet"])
-    inputs["schema.json"].write_text(json.dumps(schema))
-    inputs["split.json"].write_text(json.dumps({"by": None, "key": ["row"], "target": "y", **parts}))
-    node = model or {"_target_": "networks.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.01}
-    paths = {name: str(path) for name, path in inputs.items()}
-    return Job(node, settings(**changes), 7, 1, str(folder), str(work), paths)
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("importable_tests")]
 
 
 def saved(fitted, folder: Path) -> str:

@@ -11,8 +11,8 @@ from typing import TextIO
 import msgspec
 import optuna
 import pytest
+from jobs import job
 from optuna.trial import TrialState
-from test_train import importable, job
 
 from notebento.core.config import RangeConfig, TuneConfig, convert, plain
 from notebento.core.errors import NotebentoError, UserError
@@ -20,9 +20,7 @@ from notebento.training import tune
 from notebento.training.calibration import validation_loss
 from notebento.training.job import Job, adjusted, fit
 
-pytestmark = pytest.mark.process
-
-__all__ = ["importable"]  # a fixture
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("importable_tests")]
 
 SPACE = {"model.lr": {"low": 1e-5, "high": 1e-1, "log": True}, "trainer.batch_size": {"choices": [32, 64]}}
 
