@@ -37,6 +37,20 @@ class Entry(msgspec.Struct, frozen=True):
     reason: str
     approval: str  # who agreed, "" when nobody was asked
 
+# %% ../../../nbs/registry/ledger.ipynb #7cc765f8
+def _rows(file: Path, ledger: str) -> list[tuple[int | str, ...]]:
+    """The rows of a ledger in an SQLite file."""
+    if not file.exists():
+        return []
+    columns = ", ".join(Entry.__struct_fields__)
+    chosen = f"SELECT {columns} FROM ledger WHERE ledger = ? ORDER BY sequence"
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=30, uri=True)) as connection:
+            there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger'").fetchone()
+            return connection.execute(chosen, [ledger]).fetchall() if there else []
+    except sqlite3.Error as e:
+        raise NotebentoError(f"the ledger at {file}: {e}", fix="see registry.url in conf/registry/") from e
+
 # %% ../../../nbs/registry/ledger.ipynb #3fd89da9
 class Ledger:
     """The append-only history called `name` in the database at `url`."""
@@ -69,20 +83,6 @@ class Ledger:
             rows = [msgspec.structs.replace(row, sequence=number) for number, row in decided]
             if not rows or self.database.add([msgspec.structs.asdict(row) for row in rows]):
                 return rows
-
-
-def _rows(file: Path, ledger: str) -> list[tuple[int | str, ...]]:
-    """The rows of a ledger in an SQLite file."""
-    if not file.exists():
-        return []
-    columns = ", ".join(Entry.__struct_fields__)
-    chosen = f"SELECT {columns} FROM ledger WHERE ledger = ? ORDER BY sequence"
-    try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=30, uri=True)) as connection:
-            there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger'").fetchone()
-            return connection.execute(chosen, [ledger]).fetchall() if there else []
-    except sqlite3.Error as e:
-        raise NotebentoError(f"the ledger at {file}: {e}", fix="see registry.url in conf/registry/") from e
 
 # %% ../../../nbs/registry/ledger.ipynb #cdc6b648
 def entry(action: str, version: str, prior: str, reason: str = "", approval: str = "", actor: str = "") -> Entry:

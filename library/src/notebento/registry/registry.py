@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECORDED', 'OWN_NAME', 'content', 'version_name', 'Lineage', 'lineage', 'Version', 'keep', 'recall', 'Question',
-           'question', 'refuse_failed', 'refuse_other_question', 'Registry', 'Summary', 'overview', 'champion_folder']
+           'question', 'refuse_failed', 'refuse_other_question', 'Versions', 'Registry', 'Summary', 'overview',
+           'champion_folder']
 
 # %% ../../../nbs/registry/registry.ipynb #8b12f5a2
 import hashlib
@@ -12,7 +13,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -159,17 +160,56 @@ def refuse_other_question(store: Path, promotion: Entry) -> None:
         raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=OWN_NAME)
 
 # %% ../../../nbs/registry/registry.ipynb #be6cf4c7
-class Registry:
-    """The versions in the folder `store` and their `ledger`."""
+class Versions:
+    """The versions in the folder `store` and their `ledger`, to look at."""
 
     def __init__(self, store: Path, ledger: Ledger) -> None:
         self.store, self.ledger = store, ledger
 
     @classmethod
-    def open(cls, config: RegistryConfig) -> "Registry":
+    def open(cls, config: RegistryConfig) -> Self:
         """The registry that the configuration names. Nothing is created before something is registered."""
         folder = runs_folder() / "registry" / config.ledger
         return cls(folder / "versions", Ledger(config.url or f"sqlite:///{folder / 'ledger.db'}", config.ledger))
+
+    def versions(self) -> list[Version]:
+        """Every version, oldest first."""
+        return [recall(self.store, row.version) for row in self.history() if row.action == "register"]
+
+    def version(self, name: str) -> Version:
+        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several."""
+        return recall(self.store, find(name, self.history()))
+
+    def champion(self) -> str:
+        """The name of the version that answers; `""` when nothing is registered."""
+        return champion_of(self.history())
+
+    def bundle(self, name: str) -> Path:
+        """The bundle of a version: the folder with its graph."""
+        return self.store / self.version(name).version / "model"
+
+    def package(self, name: str) -> Path | None:
+        """The project's package that a version carries; None when it carries none."""
+        version = self.version(name)
+        return self.store / version.version / "package" / version.package if version.package else None
+
+    def history(self) -> list[Entry]:
+        """The whole ledger, oldest first."""
+        return self.ledger.entries()
+
+    def standing(self, name: str, *overrides: str) -> str:
+        """Whether a version is the champion, and if not, what would make it; `overrides` lead to this registry."""
+        version, champion = self.version(name).version, self.champion()
+        if version == champion:
+            return f"{version} is the champion"
+        if differs := question(self.store, champion).difference(question(self.store, version)):
+            return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {OWN_NAME}"
+        promote = " ".join(["notebento models promote", version, *overrides])
+        return f"{version} is registered; the champion stays {champion}: {promote}"
+
+# %% ../../../nbs/registry/registry.ipynb #42cc28eb
+class Registry(Versions):
+    """The versions, and the decisions about them."""
 
     def register(
         self,
@@ -195,27 +235,6 @@ class Registry:
         self.ledger.append(lambda history: registration(new.version, history))
         return self.version(new.version)
 
-    def versions(self) -> list[Version]:
-        """Every version, oldest first."""
-        return [recall(self.store, row.version) for row in self.history() if row.action == "register"]
-
-    def version(self, name: str) -> Version:
-        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several."""
-        return recall(self.store, find(name, self.history()))
-
-    def champion(self) -> str:
-        """The name of the version that answers; `""` when nothing is registered."""
-        return champion_of(self.history())
-
-    def bundle(self, name: str) -> Path:
-        """The bundle of a version: the folder with its graph."""
-        return self.store / self.version(name).version / "model"
-
-    def package(self, name: str) -> Path | None:
-        """The project's package that a version carries; None when it carries none."""
-        version = self.version(name)
-        return self.store / version.version / "package" / version.package if version.package else None
-
     def promote(self, name: str, reason: str = "", approval: str = "") -> Entry:
         """Make the version `name` the champion. Raises `UserError` when it is already, or predicts something else."""
 
@@ -229,20 +248,6 @@ class Registry:
     def rollback(self, reason: str = "", approval: str = "") -> Entry:
         """Make the champion before this one the champion again. Raises `UserError` when there was none."""
         return self.ledger.append(lambda history: reversal(history, reason, approval))[-1]
-
-    def history(self) -> list[Entry]:
-        """The whole ledger, oldest first."""
-        return self.ledger.entries()
-
-    def standing(self, name: str, *overrides: str) -> str:
-        """Whether a version is the champion, and if not, what would make it; `overrides` lead to this registry."""
-        version, champion = self.version(name).version, self.champion()
-        if version == champion:
-            return f"{version} is the champion"
-        if differs := question(self.store, champion).difference(question(self.store, version)):
-            return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {OWN_NAME}"
-        promote = " ".join(["notebento models promote", version, *overrides])
-        return f"{version} is registered; the champion stays {champion}: {promote}"
 
 # %% ../../../nbs/registry/registry.ipynb #e803e697
 class Summary(msgspec.Struct, frozen=True):
