@@ -13,10 +13,13 @@ from notebento.core.clock import utc
 from notebento.core.compose import compose
 from notebento.core.config import build
 from notebento.core.errors import UserError
-from notebento.data.snapshot import take
+from notebento.data.snapshot import contracts_of, take
 from notebento.data.sources import package_data
+from notebento.evaluation.ablation import without_views
+from notebento.features.expectations import expectations
 from notebento.features.schema import FeatureSet, Field, compute
 from notebento.features.views import Events, Moment, Value, View, count, read_events
+from notebento.registry.catalogue import entries
 
 from flights.data import flight_table, with_zones
 from flights.features import Flights, flown
@@ -187,3 +190,15 @@ def test_a_lead_at_which_the_aircraft_is_not_known_is_refused(quarter):
     config, tables, maker, _ = quarter
     with pytest.raises(UserError, match="data.lead_hours=3.0: so long before departure"):
         maker.offline(tables, msgspec.structs.replace(config.data, lead_hours=3.0))
+
+
+def test_every_feature_is_explained_and_its_table_has_an_owner():
+    config = compose()
+    features = build(config.features).features
+    listed = entries(features, expectations(features, contracts_of(config.data)))
+    assert {entry.feature for entry in listed} == {*features.shown}
+    assert [entry.feature for entry in listed if not entry.what] == []
+    assert [entry.feature for entry in listed if entry.how != "from the record" and not entry.owner] == []
+    every = [name for name in features.shown if name not in features.immediate]
+    groups = without_views(features, every)
+    assert {name for names in groups.values() for name in names} == {*every}

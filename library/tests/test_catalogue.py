@@ -1,29 +1,31 @@
 """The catalogue: complete, honest about what it was told, and a page that holds together."""
 
-import json
-import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
+import morning
 import numpy as np
+import onnx.parser
 import polars as pl
 import pytest
 from conftest import after_loading
-from flights.features import flights
-from test_lookup import NOON, toy_graph
-from test_lookup import toy as toy  # a fixture
+from stores import environment
 
-from notebento.core.compose import compose
+from notebento.core.config import ColumnContract, Config, Node, TableContract
 from notebento.core.errors import UserError
-from notebento.data.snapshot import contracts_of
-from notebento.evaluation.ablation import importance, loss, targets, without_views
+from notebento.evaluation.ablation import ablation, importance, mean_loss, targets, view_ablation, without_views
+from notebento.evaluation.bootstrap import Resamples
 from notebento.features.expectations import Expectation, Watch, expectations, too_old, unexpected
 from notebento.features.schema import FeatureSet, Field
 from notebento.features.views import Events, Table, Value, View, count, maximum, mean, share, since, total
-from notebento.models.bundle import Signature
-from notebento.registry.catalogue import entries, features_page, newest
+from notebento.models.bundle import Graph, Signature
+from notebento.registry.catalogue import entries, features_page, gather, newest
+
+NOON = datetime(2013, 7, 4, 12, tzinfo=UTC)
+CONTRACTS = {"weather": TableContract(columns={"temp": ColumnContract(min=-40, max=130)})}
 
 
 def small() -> FeatureSet:
@@ -38,16 +40,13 @@ def small() -> FeatureSet:
     features = FeatureSet({"airport": Field("string")})
     give = {"n": count(), "temp": mean("temp"), "top": maximum("temp"), "sum": total("temp"), "twice": mean("twice")}
     features.add(View(seen, ("airport",), give | {"cold": share("cold"), "ago": since()}, ("1h",), name="w"))
+    features.derive("airport", pl.col("airport"), categorical=True, text="where")
     features.derive("frost", pl.col("w_top_1h") - pl.col("w_temp_1h"), "°F", "above the mean")
     return features
 
 
-def contracts():
-    return contracts_of(compose().data)
-
-
 def test_what_is_expected_follows_from_definitions_and_contracts():
-    found = expectations(small(), contracts())
+    found = expectations(small(), CONTRACTS)
     assert found["w_cold_1h"] == Expectation(low=0, high=1)
     assert found["w_n_1h"] == found["w_ago"] == Expectation(low=0)
     assert found["w_temp_1h"] == found["w_top_1h"] == Expectation(low=-40, high=130)  # as the contract says of temp
@@ -57,18 +56,16 @@ def test_what_is_expected_follows_from_definitions_and_contracts():
 def test_what_somebody_expects_counts_more():
     features = small()
     features.expected = {"w_t*": {"high": 99.0}, "frost": {"low": 0.0, "nulls": 0.5}}
-    found = expectations(
-        features, contracts(), {"rows": 100, "numeric": {"w_temp_1h": {"nulls": 20}}, "categorical": {}}
-    )
+    found = expectations(features, CONTRACTS, {"rows": 100, "numeric": {"w_temp_1h": {"nulls": 20}}, "categorical": {}})
     assert found["w_temp_1h"] == Expectation(low=-40, high=99, nulls=pytest.approx(0.3))
     assert found["w_twice_1h"] == Expectation(high=99)
     assert found["frost"] == Expectation(low=0, nulls=0.5)
     features.expected = {"frosty": {"low": 0.0}}
     with pytest.raises(UserError, match="expected of 'frosty', which is no feature. Did you mean 'frost'?"):
-        expectations(features, contracts())
+        expectations(features, CONTRACTS)
     features.expected = {"frost": {"lowest": 0.0}}
     with pytest.raises(UserError, match=r"expected\.frost"):
-        expectations(features, contracts())
+        expectations(features, CONTRACTS)
 
 
 def test_every_limit_can_be_broken_and_only_where_it_is():
@@ -94,8 +91,6 @@ def test_online_counts_what_offline_finds():
 
 
 def test_a_table_that_stopped_is_named():
-    from datetime import timedelta
-
     assert too_old(small(), {"weather": NOON - timedelta(hours=3)}, NOON) == {}
     assert "older than 3h" in too_old(small(), {"weather": NOON - timedelta(hours=3, seconds=1)}, NOON)["weather"]
     times = [NOON - timedelta(hours=2), NOON - timedelta(hours=1), NOON + timedelta(hours=1)]
@@ -105,13 +100,24 @@ def test_a_table_that_stopped_is_named():
     assert too_old(small(), {}, NOON) == {"weather": "nothing has come yet"}
 
 
-def test_a_column_that_matters_is_found(toy):
-    graph, rng = toy_graph(), np.random.default_rng(0)
-    rows = pl.DataFrame({"seen_delay_2h": rng.normal(0, 300, 500), "worse": np.zeros(500), "carrier": ["UA"] * 500})
+TOY = """
+<ir_version: 10, opset_import: ["" : 18]>
+toy (float[n, 2] numeric, string[n, 1] categorical) => (float[n] answer)
+<int64[1] axes = {1}, float[2] weights = {1.0, 0.0}> {
+    weighted = Mul (numeric, weights)
+    sum = ReduceSum <keepdims = 0> (weighted, axes)
+    answer = Sigmoid (sum)
+}"""
+
+
+def test_a_column_that_matters_is_found():
+    schema = Signature(task="binary", target="late", numeric=("delay", "noise"), categorical=("carrier",))
+    graph, rng = Graph(onnx.parser.parse_model(TOY).SerializeToString(), schema), np.random.default_rng(0)
+    rows = pl.DataFrame({"delay": rng.normal(0, 3, 500), "noise": rng.normal(size=500), "carrier": ["UA"] * 500})
     target = (rng.random(500) < graph.predict(rows)).astype(int)
     found = importance(graph, rows, target)
-    assert found["seen_delay_2h"] > 0.1
-    assert found["worse"] == found["carrier"] == 0  # the same in every row
+    assert found["delay"] > 0.1
+    assert found["noise"] == found["carrier"] == 0  # the graph does not read them
 
 
 def test_losses_of_every_task():
@@ -119,32 +125,74 @@ def test_losses_of_every_task():
         Signature(task=task, target="y", numeric=(), categorical=(), classes=classes)
         for task, classes in (("binary", (False, True)), ("multiclass", ("a", "b", "c")), ("regression", None))
     )
-    assert loss(binary, np.array([1, 0]), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
-    assert loss(several, np.array([2]), np.array([[0.25, 0.25, 0.5]])) == pytest.approx(np.log(2))
-    assert loss(number, np.array([3.0, 0.0]), np.array([1.0, 0.0])) == 2
+    assert mean_loss(binary, np.array([1, 0]), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+    assert mean_loss(several, np.array([2]), np.array([[0.25, 0.25, 0.5]])) == pytest.approx(np.log(2))
+    sure = mean_loss(binary, np.array([1, 0]), np.array([0.0, 1.0], np.float32))
+    assert sure == pytest.approx(-np.log(1e-7))  # a float32 that is sure of it is not infinitely wrong
+    assert mean_loss(number, np.array([3.0, 0.0]), np.array([1.0, 0.0])) == 2
     assert targets(binary, pl.DataFrame({"y": [True, False]})).tolist() == [1, 0]
     assert targets(several, pl.DataFrame({"y": ["c", "a"]})).tolist() == [2, 0]
 
 
 def test_entries_say_where_features_come_from():
-    found = {e.feature: e for e in entries(flights, expectations(flights, contracts()))}
-    assert {*found} == {*flights.shown}
+    found = {e.feature: e for e in entries(small(), expectations(small(), CONTRACTS))}
+    assert {*found} == {*small().shown}
     assert all(e.what for e in found.values())
-    arrivals = found["arrivals_carrier_delay_24h"]
-    assert (arrivals.how, arrivals.table, arrivals.entity) == ("looked up", "flights", ("carrier",))
-    assert found["weekday"].how == "from the record"
-    assert found["leg_room"].how == "derived"
-    assert found["leg_room"].owner == arrivals.owner != ""
-    frost = {e.feature: e for e in entries(small(), {})}["frost"]
+    seen = found["w_temp_1h"]
+    assert (seen.how, seen.table, seen.entity, seen.unit) == ("looked up", "weather", ("airport",), "°F")
+    assert seen.expected == Expectation(low=-40, high=130)
+    assert (found["airport"].how, found["airport"].kind) == ("from the record", "category")
+    frost = found["frost"]
+    assert (frost.how, frost.uses) == ("derived", ("w_top_1h", "w_temp_1h"))
     assert (frost.table, frost.owner, frost.fresh) == ("weather", "the weather service", "3h")
+
+
+def test_entries_say_what_data_and_versions_say():
+    table = pl.DataFrame({"w_temp_1h": [*range(99), None], "airport": ["JFK"] * 60 + ["LGA"] * 40})
+    used = {"v-1": ["w_temp_1h"], "v-2": ["w_temp_1h", "airport"]}
+    found = {e.feature: e for e in entries(small(), {}, table, {"airport": 0.5}, used)}
+    assert found["w_temp_1h"].nulls == 0.01
+    assert sum(found["w_temp_1h"].counts) == 97
+    assert found["w_temp_1h"].edges == (1, 97)  # the 1st and the 99th percentile
+    assert found["airport"].values == {"JFK": 60, "LGA": 40}
+    assert (found["airport"].importance, found["frost"].importance) == (0.5, None)
+    assert [found[name].versions for name in ("w_temp_1h", "airport", "frost")] == [("v-1", "v-2"), ("v-2",), ()]
 
 
 def test_without_a_view_everything_that_rests_on_it_goes():
     lost = without_views(small(), ["w_n_1h", "w_temp_1h", "frost", "airport"])
     assert lost == {"w": ["w_n_1h", "w_temp_1h", "frost"]}
-    every = [name for name in flights.shown if name not in flights.immediate]
-    groups = without_views(flights, every)
-    assert {name for names in groups.values() for name in names} == {*every}
+    features = small()
+    (view,) = features.views
+    features.add(View(view.events, (), {"all": count()}, ("1h",), name="everywhere"))
+    features.add(View(view.events, (), {"ever": count()}, ("ever",), name="unused"))
+    columns = ["w_n_1h", "everywhere_all_1h", "airport"]
+    assert without_views(features, columns) == {"w": ["w_n_1h"], "everywhere": ["everywhere_all_1h"]}
+
+
+def test_ablation_finds_the_view_that_matters_and_its_interval():
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame({"signal": rng.normal(size=3000), "noise": rng.normal(size=3000)})
+    rows = rows.with_columns(
+        kind=pl.when(pl.col("signal") > 0).then(pl.lit("a")).otherwise(pl.lit("b")),
+        y=pl.col("signal") + pl.lit(rng.normal(size=3000)) > 0,
+    )
+    groups = {"signal": ["signal", "kind"], "noise": ["noise"]}
+    how, watched = Resamples(100, seed=1, days=np.arange(1500) // 50), []
+
+    def watch(names):
+        watched.extend(names)
+        return names
+
+    found = ablation(rows[:1500], rows[1500:], "y", ["signal", "kind", "noise"], groups, how, rounds=10, watch=watch)
+    assert watched == ["signal", "noise"]
+    assert found["without"].to_list()[0] == "signal"
+    by = {row["without"]: row for row in found.iter_rows(named=True)}
+    assert by["signal"]["columns"] == 1 and by["signal"]["auc"] < 0.6 < by["(nothing)"]["auc"]
+    assert by["signal"]["lost"] == pytest.approx(by["(nothing)"]["auc"] - by["signal"]["auc"])
+    assert by["signal"]["low"] > 0.1
+    assert by["noise"]["low"] < 0 < by["noise"]["high"] or abs(by["noise"]["lost"]) < 0.02
+    assert (by["(nothing)"]["lost"], by["(nothing)"]["low"]) == (0, None)
 
 
 class Page(HTMLParser):
@@ -175,19 +223,18 @@ class Page(HTMLParser):
 
 def test_the_page_holds_everything_and_nothing_foreign():
     rng = np.random.default_rng(0)
-    names = ["leg_gap", "carrier", "weather_temp"]
+    names = ["w_top_1h", "airport", "w_temp_1h"]
     table = pl.DataFrame({names[0]: rng.normal(size=99), names[1]: ["<b>&"] * 99, names[2]: [None] * 99})
-    listed = entries(
-        flights, expectations(flights, contracts()), table, {"leg_gap": 0.01, "carrier": -0.1}, {"v-1": names}
-    )
-    wrong = unexpected(table.with_columns(weather_temp=pl.lit(999.0)), expectations(flights, contracts()))
+    expected = expectations(small(), CONTRACTS)
+    listed = entries(small(), expected, table, {"w_top_1h": 0.01, "airport": -0.1}, {"v-1": names})
+    wrong = unexpected(table.with_columns(w_temp_1h=pl.lit(999.0)), expected)
     shown = Page(features_page(listed, "A <title>", "about", wrong))
     assert shown.open == []
     assert shown.links == []  # one file, that asks nobody for anything
-    assert all(name in shown.text for name in flights.shown)
+    assert all(name in shown.text for name in small().shown)
     assert "A <title>" in shown.text
     assert "above 130: 99 rows, 100.00%" in shown.text
-    assert shown.text.index("leg_gap") < shown.text.index("leg_slack")  # what matters most comes first
+    assert shown.text.index("w_top_1h") < shown.text.index("w_n_1h")  # what matters most comes first
 
 
 @pytest.mark.server
@@ -203,33 +250,22 @@ def test_the_page_finds_features(tmp_path):
     assert re.findall("<p>(.*)</p>", after_loading(tmp_path / "frame.html")) == ["w_temp_1h frost"]
 
 
-@pytest.mark.process
-def test_the_command_writes_a_page_before_there_is_any_run(tmp_path):
-    environment = os.environ | {"NOTEBENTO_RUNS": str(tmp_path / "runs")}
-    command = [
-        sys.executable,
-        "-m",
-        "notebento",
-        "features",
-        "list",
-        "--json",
-        "--html",
-        str(tmp_path / "deep" / "page.html"),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert {e["feature"] for e in json.loads(done.stdout)["entries"]} == {*flights.shown}
-    assert "weather_temp" in (tmp_path / "deep" / "page.html").read_text()
-    for words in (["ablation"], ["list", "--check"]):
-        command = [sys.executable, "-m", "notebento", "features", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert (done.returncode, "there is no run" in done.stderr) == (2, True)
+def test_before_there_is_any_run_the_definitions_are_all_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTEBENTO_RUNS", str(tmp_path / "runs"))
+    config = Config(features=Node({"_target_": "morning.Morning"}))
+    found = gather(config)
+    assert {e.feature for e in found.entries} == {*morning.views.shown}
+    assert (found.wrong, found.rows, found.about) == ([], 0, "From the definitions.")
+    with pytest.raises(UserError, match=r"there is no run.*\n  fix: notebento run"):
+        view_ablation(config)
 
 
 @pytest.mark.process
 def test_the_page_never_takes_the_place_of_a_folder(tmp_path):
+    home = morning.project(tmp_path / "home")
     (tmp_path / "a.txt").write_text("a")
     command = [sys.executable, "-m", "notebento", "features", "list", "--html", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, "--html" in done.stderr) == (2, True)
+    variables = environment(NOTEBENTO_HOME=str(home), NOTEBENTO_RUNS=str(tmp_path / "runs"))
+    done = subprocess.run(command, env=variables, cwd=home, capture_output=True, text=True)
+    assert (done.returncode, "--html" in done.stderr) == (2, True), done.stderr
     assert (tmp_path / "a.txt").read_text() == "a"

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import morning
+import msgspec
+import polars as pl
 import pytest
 from histories import HOUR, START, busy_table, toy_views
-from stores import settings_of
+from stores import environment, settings_of
 
 from notebento.core.artifacts import save
-from notebento.core.compose import compose
+from notebento.core.config import Config, Node, RegistryConfig
 from notebento.core.errors import UserError
 from notebento.features.schema import FeatureSet
 from notebento.features.views import View
@@ -125,19 +128,20 @@ def registered(folder: Path, name: str, maker: dict, views: str = "", ledger: st
     return registry, registry.register(bundle, "toy", Lineage(), {}, PASSED, views=views).version
 
 
-FLIGHTS = {"_target_": "flights.features.Flights"}
-GONE = {"_target_": "notebento.features.Trains"}
+MINE = {"_target_": "morning.Morning"}
+GONE = {"_target_": "morning.Evening"}
+CONFIG = Config(features=Node(MINE), registry=RegistryConfig(ledger="default"))
 
 
 def test_what_is_in_use_is_needed(tmp_path, monkeypatch):
     """The champion's and its predecessor's, as they were and as they are now; of every ledger."""
     monkeypatch.setenv("NOTEBENTO_RUNS", str(tmp_path / "runs"))
-    config, mine = compose([]), definition_of(FLIGHTS)
+    config, mine = CONFIG, definition_of(MINE)
     assert needed(config) == {mine: ["this configuration"]}
     registry, first = registered(tmp_path, "first", GONE, "01" * 8)
     _, second = registered(tmp_path, "second", GONE, "02" * 8)
-    _, third = registered(tmp_path, "third", FLIGHTS, "03" * 8)
-    registered(tmp_path, "fourth", FLIGHTS, "04" * 8)
+    _, third = registered(tmp_path, "third", MINE, "03" * 8)
+    registered(tmp_path, "fourth", MINE, "04" * 8)
     _, tried = registered(tmp_path, "tried", GONE, "05" * 8, ledger="lab")
     assert [*needed(config)] == [mine, "01" * 8, "05" * 8]
     registry.promote(second)
@@ -152,40 +156,49 @@ def test_what_is_in_use_is_needed(tmp_path, monkeypatch):
     registry.rollback()
     assert [*needed(config)] == [mine, "02" * 8, "01" * 8, "05" * 8]
     assert needed(config)["01" * 8] == [f"{first}, next after a rollback of default"]
-    assert needed(compose(["experiment=lab"])) == needed(config)
+    lab = msgspec.structs.replace(config, registry=RegistryConfig(ledger="lab"))
+    assert needed(lab) == needed(config)  # whoever asks
 
 
 def test_a_version_of_which_nobody_knows_what_it_reads_stops_the_removal(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBENTO_RUNS", str(tmp_path / "runs"))
     registered(tmp_path, "first", GONE)
-    with pytest.raises(UserError, match="has no attribute 'Trains'"):
-        needed(compose([]))
+    with pytest.raises(UserError, match="has no attribute 'Evening'"):
+        needed(CONFIG)
 
 
 @pytest.mark.process
 def test_the_command_says_what_stays_and_why(tmp_path):
-    environment = os.environ | {"NOTEBENTO_RUNS": str(tmp_path / "runs")}
-    store, mine = SqliteStore(tmp_path / "runs" / "store" / "default.db"), definition_of(FLIGHTS)
+    morning.project(tmp_path / "home")
+    messages = {m["row"]["flight"]: m["row"] for m in morning.story(30) if "row" in m}
+    pl.DataFrame(list(messages.values()), schema=morning.COLUMNS).write_parquet(tmp_path / "flights.parquet")
+    variables = environment(NOTEBENTO_HOME=str(tmp_path / "home"), NOTEBENTO_RUNS=str(tmp_path / "runs"))
+    source = f"{{_target_: notebento.data.sources.Table, name: flights, path: {tmp_path}/flights.parquet}}"
+    store, mine = SqliteStore(tmp_path / "runs" / "store" / "morning.db"), definition_of(MINE)
     states = [(b"OLDER_" + bytes([n]) + b"\xff" + kind, 0, b"{}") for n in (0, 255) for kind in (b"L\x00x", b"T")]
     assert store.write(0, states)
 
     def said(*words: str) -> str:
         command = [sys.executable, "-m", "notebento", "features", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=variables, cwd=tmp_path / "home", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    planned = said("gc", "--plan")
+    def filled() -> str:
+        data = [f"+data.source={source}", "data.target=arr_delay", "data.task=regression"]
+        return said("materialize", "--as-of", "2013-01-15T12:00Z", *data)
+
+    planned = said("gc", "--dry-run")
     assert f"{mine}  stays             0 states" in planned and "not filled  needed by this configuration" in planned
     assert planned.count("would go          2 states") == 2 and "would remove 2 definitions, 4 states" in planned
     assert len(store.held(8)) == 2
-    assert "4 states of 2 other definitions: notebento features gc" in said(
-        "materialize", "experiment=lab", "store.name=default"
-    )
+    assert "4 states of 2 other definitions: notebento features gc" in filled()
     found = json.loads(said("gc", "--json"))
     assert [d["needed_by"] for d in found["kept"]] == [["this configuration"]]
     assert [d["states"] for d in found["removed"]] == [2, 2]
-    assert [d.digest for d in definitions(store, {})] == [mine]
+    config = msgspec.structs.replace(Config().store, url=str(tmp_path / "runs" / "store" / "morning.db"), name="morning")
+    with FeatureStore.open(morning.views, config) as filled_store:
+        assert [d.digest for d in definitions(filled_store, {})] == [mine]
     assert "removed 0 definitions, 0 states" in said("gc")
-    assert "other definition" not in said("materialize", "experiment=lab", "store.name=default")
+    assert "other definition" not in filled()
     store.close()
