@@ -196,7 +196,8 @@ def test_the_command_says_what_stays_and_why(tmp_path):
     found = json.loads(said("gc", "--json"))
     assert [d["needed_by"] for d in found["kept"]] == [["this configuration"]]
     assert [d["states"] for d in found["removed"]] == [2, 2]
-    config = msgspec.structs.replace(Config().store, url=str(tmp_path / "runs" / "store" / "morning.db"), name="morning")
+    file = str(tmp_path / "runs" / "store" / "morning.db")
+    config = msgspec.structs.replace(Config().store, url=file, name="morning")
     with FeatureStore.open(morning.views, config) as filled_store:
         assert [d.digest for d in definitions(filled_store, {})] == [mine]
     assert "removed 0 definitions, 0 states" in said("gc")

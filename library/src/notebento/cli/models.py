@@ -19,6 +19,7 @@ Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
 @app.command("list")
 def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every version, and who is champion."""
+    from notebento.evaluation.metrics import headline_names
     from notebento.registry.registry import overview
 
     rows = overview(_registry(overrides))
@@ -27,7 +28,7 @@ def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
     elif not rows:
         out.print("nothing is registered yet; notebento run makes a version")
     else:
-        names = [m for m in ("auc", "accuracy", "log_loss", "rmse", "r2") if any(m in row.test for row in rows)]
+        names = headline_names([*dict.fromkeys(name for row in rows for name in row.test)])
         table = Table("", "version", "registered", "run", *names)
         for row in rows:
             metrics = (f"{row.test[m]:.4f}" if m in row.test else "" for m in names)

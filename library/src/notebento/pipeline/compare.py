@@ -18,8 +18,9 @@ import msgspec
 
 from ..core.artifacts import Manifest, digest, load
 from ..core.config import leaves
+from ..evaluation.metrics import OURS, PartMetrics
 from .cache import Cache, Record, files_of
-from .drawing import OURS, Metrics, cut, declared_in, state
+from .drawing import cut, declared_in, state
 from .keys import locked
 from .report import results
 
@@ -377,7 +378,7 @@ def _differing(one: Manifest, two: Manifest, run_dir: Path) -> dict[str, Path]:
     return found
 
 # %% ../../../nbs/pipeline/compare.ipynb #285bc79a
-def _metric_changes(old: Mapping[str, Metrics], new: Mapping[str, Metrics]) -> list[Change]:
+def _metric_changes(old: Mapping[str, PartMetrics], new: Mapping[str, PartMetrics]) -> list[Change]:
     pairs = [
         (f"{part} {metric}", old.get(part, {}).get(OURS, {}).get(metric), found)
         for part in sorted(new, key=lambda p: p != "test")

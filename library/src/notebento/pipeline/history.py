@@ -21,6 +21,7 @@ import msgspec
 from ..core.artifacts import Artifact, Manifest, digest, remove
 from ..core.compose import project_root, runs_folder
 from ..core.errors import NotebentoError, UserError, nearest
+from ..evaluation.metrics import OURS, Metrics, headline_names
 from .cache import Cache, collect_garbage, lock
 from .compare import first_difference
 from .keys import outside
@@ -81,20 +82,14 @@ def recorded(run_dir: Path) -> Manifest:
     return manifest
 
 
-class _Value(msgspec.Struct, frozen=True):
-    value: float | None
-
-
 def headline(run_dir: Path) -> tuple[str, float] | None:
-    """The first metric of our model on the test part, if it was measured."""
+    """The first headline metric of our model on the test part, if it was measured."""
     try:
-        metrics = msgspec.json.decode(
-            (run_dir / "artifacts" / "metrics.json").read_bytes(), type=dict[str, dict[str, dict[str, _Value]]]
-        )
-        ours = metrics["test"]["notebento"]
+        metrics = msgspec.json.decode((run_dir / "artifacts" / "metrics.json").read_bytes(), type=Metrics)
+        ours = metrics["test"][OURS]
     except (OSError, msgspec.MsgspecError, KeyError):
         return None
-    name = "auc" if "auc" in ours else next(iter(ours), "")
+    name = next(iter(headline_names([*ours])), "")
     value = ours[name].value if name else None
     return None if value is None else (name, value)
 
