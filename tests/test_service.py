@@ -153,7 +153,7 @@ def test_two_versions_with_different_features_answer_in_one_process(week, packag
         responder = loaded(version, config)  # checks the golden predictions, each with its own features
         kept = pl.read_parquet(Registry.open(RegistryConfig("service")).bundle(version) / "examples.parquet")
         _, batch = as_batch(responder, kept)
-        numeric, _ = responder.assemble(batch)
+        numeric, _ = responder.inputs.assemble(batch)
         slack[version] = numeric[:, responder.schema.numeric.index("leg_slack")]
-        assert type(responder.maker).__module__ == f"flights@{version}.features"
+        assert type(responder.inputs.maker).__module__ == f"flights@{version}.features"
     assert (slack[first] > slack[second]).any()

@@ -143,6 +143,7 @@ def service(folder, registry, store, contract=None, **environment):
         yield client
 
 
+@pytest.mark.server
 def test_a_record_is_answered_with_what_was_told(toy, tmp_path):
     folder, registry = toy
     store = settings_of(tmp_path)
@@ -207,6 +208,7 @@ def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
         assert ask(client)[0]["probability"] == before
 
 
+@pytest.mark.server
 def test_a_store_that_goes_away_degrades_in_time_and_comes_back(toy, tmp_path):
     folder, registry = toy
     redis = RedisServer(tmp_path)
@@ -381,8 +383,8 @@ def test_lookup_reads_once_for_a_batch(morning, monkeypatch):
     store, schema = morning
     lookup, reads = Lookup(many, schema, store.config), []
     lookup([RECORD], [DAWN + timedelta(hours=3)])
-    inner = lookup._store.backend.read
-    monkeypatch.setattr(lookup._store.backend, "read", lambda *a: reads.append(a) or inner(*a))
+    inner = lookup.read.store.backend.read
+    monkeypatch.setattr(lookup.read.store.backend, "read", lambda *a: reads.append(a) or inner(*a))
     found = lookup([RECORD] * 20, [DAWN + timedelta(hours=3)] * 20)
     assert len(reads) == 1
     assert lookup.inputs([RECORD] * 20, found)[0].shape == (20, len(schema.numeric))

@@ -72,6 +72,7 @@ def client(registry):
         yield client
 
 
+@pytest.mark.server
 def test_answers_are_those_of_the_graph(client, registry):
     sent = records(100)
     answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
@@ -93,6 +94,7 @@ def test_what_was_not_said_is_named(client):
     assert given["probability"] != first["probability"]  # a feature that is sent is taken instead of the computed one
 
 
+@pytest.mark.server
 def test_times_of_all_zones_are_the_same_moment(client):
     moments = [NOON, "2013-07-04T12:00:00", "2013-07-04T08:00:00-04:00", "2013-07-04 12:00:00.000+00:00"]
     answers = client.post("/predict", json={"records": [records(1)[0] | {"sched_dep": m} for m in moments]}).json()
@@ -123,6 +125,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("wrong", "field", "message"), BAD, ids=[m for _, _, m in BAD])
+@pytest.mark.server
 def test_a_bad_record_is_named(client, wrong, field, message):
     body = json.dumps({"records": [*records(2), wrong, *records(1)]})
     answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
@@ -147,12 +150,14 @@ def test_a_bad_record_is_named(client, wrong, field, message):
         (b'{"records": [' + b" " * 2**20 + b"]}", 413, "send fewer records at once"),
     ],
 )
+@pytest.mark.server
 def test_a_bad_body_is_explained(client, body, status, message):
     answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
 
 
 @pytest.mark.parametrize("kind", ["application/vnd.bentoml+pickle", "application/octet-stream", "text/csv"])
+@pytest.mark.server
 def test_only_json_is_read(client, tmp_path, kind):
     class Evil:
         def __reduce__(self):
@@ -170,6 +175,7 @@ def test_curl_without_a_header_is_understood(client):
         assert client.post("/predict", content=body, headers={"content-type": kind}).status_code == 200
 
 
+@pytest.mark.server
 def test_only_post(client):
     assert client.get("/predict").status_code == 405
     assert client.post("/score", json={"records": []}).status_code == 404
@@ -181,6 +187,7 @@ async def crowd(base_url: str, bodies: list[list[dict]]) -> list[httpx.Response]
         return await asyncio.gather(*(many.post("/predict", json={"records": body}) for body in bodies))
 
 
+@pytest.mark.server
 def test_many_at_once_get_their_own_answers(client):
     """Good requests of several sizes, among them refused ones, and some that break the features in the batch."""
     bodies = [records(1 + i % 4, delay=float(i)) for i in range(300)]
@@ -217,6 +224,7 @@ def test_what_it_says_about_itself(client, registry):
         assert client.get(f"/{link}").status_code == 200
 
 
+@pytest.mark.server
 def test_it_does_what_its_description_says(client, tmp_path):
     """Requests made from the OpenAPI document: those that fit it are answered, the others refused as described."""
     tool = Path(sys.executable).with_name("schemathesis")
@@ -396,6 +404,7 @@ def test_a_slow_batch_does_not_keep_others_from_being_answered():
     assert order == [[1], [2]]
 
 
+@pytest.mark.server
 def test_an_edit_of_the_package_reaches_no_registered_version(home, tmp_path):
     """The class of the service and the features are those of the version, wherever the server is started."""
     package = write_package(tmp_path / "project")

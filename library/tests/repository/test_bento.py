@@ -31,7 +31,7 @@ from notebento.serving.bento import build_bento
 from notebento.serving.deploy import deploy, server
 from notebento.serving.service import ENVIRONMENT, Deployment
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.server]
 DEPLOYMENT = Deployment("", "", SETTINGS)
 
 

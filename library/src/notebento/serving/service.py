@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'log', 'app', 'SIZES', 'ENVIRONMENT', 'BUCKETS', 'METRICS', 'Deployment', 'features_of', 'load_version',
-           'read_body', 'reply', 'predict', 'ingest', 'describe', 'docs_page', 'ServiceMetrics', 'PredictionService',
-           'Service']
+           'read_body', 'reply', 'predict', 'ingest', 'describe', 'docs_page', 'ServiceMetrics', 'Loading',
+           'PredictionService', 'Service']
 
 # %% ../../../nbs/serving/service.ipynb #d5e81c41
 import asyncio
@@ -126,7 +126,7 @@ async def predict(request: Request) -> Response:
 
 async def _predict(service: "PredictionService", request: Request) -> list[Answer]:
     body = await read_body(request, service.deployment.serve.max_body_mb * 2**20)
-    return await service.batcher(service.ready().reader.read(body))
+    return await service.batcher(service.version.ready().reader.read(body))
 
 # %% ../../../nbs/serving/service.ipynb #21893a5c
 async def ingest(request: Request) -> Response:
@@ -136,8 +136,8 @@ async def ingest(request: Request) -> Response:
 
 async def _ingest(service: "PredictionService", request: Request) -> Taken:
     body = await read_body(request, service.deployment.serve.max_body_mb * 2**20)
-    service.ready()
-    if (inbox := service.inbox) is None:
+    service.version.ready()
+    if (inbox := service.version.inbox) is None:
         raise RequestError(503, "there is no feature store to fill: set NOTEBENTO_STORE_URL")
     try:
         return await asyncio.get_running_loop().run_in_executor(inbox.thread, inbox.take, body)
@@ -155,7 +155,7 @@ async def describe(request: Request) -> Response:
 
 
 async def _describe(service: "PredictionService") -> dict[str, Any]:
-    return openapi(service.ready())
+    return openapi(service.version.ready())
 
 
 async def docs_page(request: Request) -> Response:
@@ -199,31 +199,19 @@ class ServiceMetrics:
                 for name, n in counts.items():
                     counter.labels(name).inc(n)
 
-# %% ../../../nbs/serving/service.ipynb #d08e7fd4
-ENVIRONMENT = "NOTEBENTO_DEPLOYMENT"  # names the deployment's file
+# %% ../../../nbs/serving/service.ipynb #51ac5477
+class Loading:
+    """A version that is being loaded, then ready, or refused with a `problem`."""
 
-
-class PredictionService:
-    """Answers records with one registered version. A project's service inherits from it."""
-
-    def __init__(self) -> None:
-        self.deployment = Deployment.read(Path(os.environ.get(ENVIRONMENT, "deployment.json")))
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment, self.problem = deployment, "the version is being loaded"
         self.responder: Responder | None = None
         self.inbox: Inbox | None = None
-        self.problem = "the version is being loaded"
-        self.metrics = ServiceMetrics()
-        serve = self.deployment.serve
-        self.batcher = Batcher(self.score, serve.max_batch_size, serve.max_latency_ms)
 
-    @bentoml.on_startup
-    async def start(self) -> None:
-        """Load and check the version, while the server already listens."""
-        self._loading = asyncio.create_task(self._load())
-
-    async def _load(self) -> None:
+    def load(self) -> None:
+        """Load and check the version; what goes wrong is its problem."""
         try:
-            responder = await asyncio.to_thread(load_version, self.deployment)
-            store = store_config(self.deployment.store)
+            responder, store = load_version(self.deployment), store_config(self.deployment.store)
             if responder.views and store:
                 self.inbox = Inbox(responder.views, store, self.deployment.contract)
             self.responder = responder
@@ -237,16 +225,34 @@ class PredictionService:
             raise RequestError(503, f"not ready: {self.problem}")
         return self.responder
 
+# %% ../../../nbs/serving/service.ipynb #12e54c79
+ENVIRONMENT = "NOTEBENTO_DEPLOYMENT"  # names the deployment's file
+
+
+class PredictionService:
+    """Answers records with one registered version. A project's service inherits from it."""
+
+    def __init__(self) -> None:
+        self.deployment = Deployment.read(Path(os.environ.get(ENVIRONMENT, "deployment.json")))
+        self.version, self.metrics = Loading(self.deployment), ServiceMetrics()
+        serve = self.deployment.serve
+        self.batcher = Batcher(self.score, serve.max_batch_size, serve.max_latency_ms)
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Load and check the version, while the server already listens."""
+        self._loading = asyncio.create_task(asyncio.to_thread(self.version.load))
+
     def score(self, records: list[Any]) -> list[Answer]:
         """The answers to one batch, in the thread of the batches."""
-        responder = self.ready()
+        responder = self.version.ready()
         answers = responder.answers(records)
         self.metrics.count(responder, answers)
         return answers
 
     async def __is_ready__(self) -> bool:
         try:
-            self.ready()
+            self.version.ready()
         except RequestError as e:
             raise HTTPException(503, e.message) from e
         return True
@@ -254,11 +260,11 @@ class PredictionService:
     @bentoml.on_shutdown
     def stop(self) -> None:
         """Forget what still waits, and let go of the store in the threads that use it."""
-        if self.responder:
-            self.batcher.thread.submit(self.responder.close)
+        if self.version.responder:
+            self.batcher.thread.submit(self.version.responder.inputs.close)
         self.batcher.close()
-        if self.inbox:
-            self.inbox.close()
+        if self.version.inbox:
+            self.version.inbox.close()
 
 # %% ../../../nbs/serving/service.ipynb #3934c712
 BUCKETS = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]  # seconds
