@@ -17,7 +17,7 @@ import polars as pl
 from ..features.asof import AGES, MINUTE, halved
 from ..features.views import Aggregate, View, microseconds
 from .backends import FOREVER
-from .layout import Layout, Story
+from .layout import Story
 from .places import Look, Places
 from .states import Event, Told
 

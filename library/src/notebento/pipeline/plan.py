@@ -9,7 +9,6 @@ __all__ = ['PARAMETERS', 'check_notebook', 'chosen_stages', 'Run', 'configuratio
 # %% ../../../nbs/pipeline/plan.ipynb #658c2867
 import copy
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
