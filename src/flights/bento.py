@@ -10,7 +10,7 @@ import bentoml
 from notebento.serving.service import METRICS, PredictionService, app
 
 # %% ../../nbs/09_bento.ipynb #86884bac
-@bentoml.service(name="flights", traffic={"timeout": 30}, metrics=METRICS)
+@bentoml.service(name="predictions", traffic={"timeout": 30}, metrics=METRICS)
 @bentoml.asgi_app(app)
 class Service(PredictionService):
-    """How likely a flight from New York is to arrive late."""
+    """What clients of this project talk to."""
