@@ -42,6 +42,7 @@ def quarter():
     return made("experiment=lab")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "overrides", [("experiment=lab",), pytest.param((), marks=pytest.mark.nightly)], ids=["quarter", "year"]
 )
@@ -68,6 +69,7 @@ def test_a_sample_of_flights_equals_the_oracle(overrides):
     assert not wrong
 
 
+@pytest.mark.process
 def test_nothing_that_became_known_later_moves_a_feature(quarter):
     """The raw tables without what became known after `predict_at`, and with another future instead."""
     config, tables, maker, table = quarter

@@ -62,6 +62,7 @@ def test_a_mistake_is_named(toy: Toy, override: str, message: str) -> None:
     assert message in str(e.value)
 
 
+@pytest.mark.process
 @settings(max_examples=10, deadline=None)
 @given(values=st.dictionaries(st.sampled_from(["seed", "threads", "trainer.epochs"]), st.integers(1, 99)))
 def test_overrides_arrive_and_change_nothing_else(toy: Toy, values: dict[str, int]) -> None:

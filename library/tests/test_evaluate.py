@@ -109,6 +109,7 @@ def covered(truth: float, draw, trials: int, metric: str, mirrored: bool = False
     return hits / trials
 
 
+@pytest.mark.process
 def test_an_interval_of_95_percent_holds_the_truth_95_times_in_100():
     def draw(rng):
         score = rng.normal(size=300)

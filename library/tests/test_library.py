@@ -114,12 +114,14 @@ def test_packages_hold_nothing_but_modules() -> None:
     assert [f for f in PACKAGE.glob("*/__init__.py") if f.stat().st_size] == []
 
 
+@pytest.mark.process
 def test_a_light_module_imports_neither_torch_nor_papermill() -> None:
     light = [name for name in map(dotted, MODULES) if not name.startswith(HEAVY)]
     found = imported_by(light)
     assert {n: found[n] for n in ("torch", "pytorch_lightning", "papermill", "IPython", "nbdev") if n in found} == {}
 
 
+@pytest.mark.process
 def test_what_is_served_imports_no_extra() -> None:
     extra = set().union(*(names(r) for e, r in EXTRAS.items() if e != "dev")) - names(PROJECT["dependencies"])
     belongs = {package: {canonicalize_name(d) for d in found} for package, found in packages_distributions().items()}

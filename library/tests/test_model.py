@@ -127,6 +127,7 @@ CASES = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("name", "numeric", "categorical", "least"), CASES)
 def test_fit_predict_save_and_graph(name, numeric, categorical, least, model, tmp_path):
@@ -196,6 +197,7 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_numbers_alone
     assert torch.equal(torch.rand(3), wanted)
 
 
+@pytest.mark.process
 def test_nothing_in_the_graph_says_where_it_was_made():
     train, validation = table("iris", categorical=False)
     graph = TabM(k=2, width=8, bins=2).fit(train, validation, Loop(epochs=1)).to_onnx()
@@ -277,6 +279,7 @@ def test_combine_does_not_overflow():
     assert combine("regression", np.array([[1.0, 3.0]]), temperature=9).tolist() == [2]
 
 
+@pytest.mark.process
 def test_auxiliary_outcomes_are_learnt_and_stay_home(tmp_path):
     x, y = load_diabetes(return_X_y=True)
     names = [f"x{j}" for j in range(x.shape[1])]

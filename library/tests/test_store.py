@@ -90,6 +90,7 @@ def test_a_store_says_what_the_definitions_say(backend, corrected, tmp_path, red
     agree()
 
 
+@pytest.mark.process
 def test_who_waits_is_told_how_far_it_is(tmp_path):
     """A check after every step; filling a store after every slice, of which the last ends where it shall."""
     config, table, end = settings_of(tmp_path), busy_table(15_000), START + 5 * HOUR + 10 * MINUTE
@@ -398,6 +399,7 @@ def test_a_view_may_go_by_what_is_derived_from_the_record(tmp_path):
     assert found.equals(seen_before(features, rows, {"t": table}).select(found.columns))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("corrected", [False, True])
 def test_a_store_that_forgets_all_it_may_says_what_the_table_says(corrected, tmp_path):
     build, one = (corrected_table, correction) if corrected else (plain_table, event)

@@ -47,6 +47,7 @@ from notebento.features.views import (
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
+@pytest.mark.process
 @settings(max_examples=100, deadline=None)
 @given(st.lists(event, max_size=14), st.lists(question, min_size=1, max_size=5), st.booleans(), st.randoms())
 def test_histories_with_ties_late_events_and_duplicates_equal_plain_python(events, questions, everything, draw):
@@ -121,6 +122,7 @@ REPORTS = Table("reports", ("id",), REPORTED, versions="version")
 MOVES = Events("moves", REPORTS, AT, REPORTED, {"v": Value(pl.col("v"))})
 
 
+@pytest.mark.process
 def test_a_table_that_does_not_fit_is_read_in_parts_with_the_same_result(crowd, monkeypatch, tmp_path):
     """Also when it is corrected: every third walk turns out, an hour later, to have been somebody else's."""
     events, asked = crowd
