@@ -131,9 +131,10 @@ def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Cal
     same = leading(manifest.overrides)
     registry = Registry.open(config.registry)
     known = any(entry.version == version for entry in registry.history())
-    say(registry.standing(version, *same) if known else f"{version} is not in the registry any more")
+    say(escape(registry.standing(version, *same)) if known else f"{version} is not in the registry any more")
     looked_up = len(schema["request"]) < len(schema["numeric"]) + len(schema["categorical"])
     commands = [*(["features materialize"] if looked_up else []), "serve", "models list"]
-    say("next: " + "   ·   ".join([*(" ".join(["notebento", c, *same]) for c in commands), "notebento lab"]))
+    lines = [*(" ".join(["notebento", c, *same]) for c in commands), "notebento lab"]
+    say(escape("next: " + "   ·   ".join(lines)))  # data.key=[id] is no markup
     if not shutil.which("notebento"):
         say(f"where `notebento` is no command: source {os.path.relpath(Path(sys.executable).with_name('activate'))}")
