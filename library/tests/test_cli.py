@@ -548,5 +548,21 @@ def test_lab_opens_what_it_is_asked_for(trams: Trams, monkeypatch: pytest.Monkey
     assert len(opened) == 3
 
 
+def test_the_doctor_says_what_is_wrong(trams: Trams) -> None:
+    findings = {f["what"]: f for f in trams("doctor", "--json").json}
+    assert set(findings) == {"Python", "project", "packages", "git", "disk"}
+    assert "data, features, gate" in findings["project"]["found"]
+    lock = trams.home / "requirements.lock"
+    lock.write_text("# a lock\npolars==0.0.1 ; python_version > '3'\na-package-that-nobody-has==1\n")
+    try:
+        answer = trams("doctor")
+    finally:
+        lock.unlink()
+    assert answer.status == 1
+    assert "polars" in answer.out and "instead of 0.0.1" in answer.out
+    assert "a-package-that-nobody-has" not in answer.out
+    assert "something is wrong with packages" in answer.err
+
+
 def test_the_exit_statuses_are_those_that_are_promised() -> None:
     assert failures.BROKEN == NotebentoError.exit_status == 3

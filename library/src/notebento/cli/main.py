@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import notebento
-from notebento.cli import check, features, models, runs
+from notebento.cli import check, doctor, features, models, runs
 from notebento.cli.failures import Commands, report_crash
 from notebento.cli.options import AsJson, Overrides, err, out, print_json, shown
 from notebento.core.compose import combinations, compose, project_root, runs_folder, stage_config
@@ -29,6 +29,7 @@ app.add_typer(features.app, name="features")
 app.command("verify")(runs.verify)
 app.command("report")(runs.report)
 app.command("check", context_settings=check.FREE)(check.check)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
