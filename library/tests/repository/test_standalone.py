@@ -18,11 +18,12 @@ SOURCES = """
 import json, sys
 from pathlib import Path
 from notebento.core.compose import compose
-from notebento.pipeline.keys import Project, chosen, sources
+from notebento.pipeline.code import Project, sources
+from notebento.pipeline.keys import chosen
 config, project = compose(["experiment=lab"]), Project(Path(sys.argv[1]))
 stages = config.pipeline.stages.items()
 found = {name: sources(stage.notebook, chosen(stage, config), project) for name, stage in stages}
-print(json.dumps({name: {file: [c.meaning for c in cells] for file, cells in f.items()} for name, f in found.items()}))
+print(json.dumps({name: {m.name: [c.meaning for c in m.cells] for m in f} for name, f in found.items()}))
 """
 
 
