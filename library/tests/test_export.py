@@ -148,7 +148,7 @@ def test_graph_answers_as_the_fitted_model(data, task, tmp_path):
     class Trainer:
         seed, threads, work = 0, 1, tmp_path
 
-    settings = LightGBM(rounds=20, min_leaf=5, min_count=1)
+    settings = LightGBM(num_boost_round=20, min_data_in_leaf=5, min_count=1)
     fitted = settings.fit(Rows.from_frame(frame[::2], schema), Rows.from_frame(frame[1::2], schema), Trainer())
     signature = Signature(**{**schema, "classes": tuple(classes) if classes else None})
     graph = Graph(fitted.to_onnx().SerializeToString(), signature)

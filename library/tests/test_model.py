@@ -34,7 +34,7 @@ DATA = {"breast_cancer": load_breast_cancer, "iris": load_iris, "wine": load_win
 TASK = {"breast_cancer": "binary", "iris": "multiclass", "wine": "multiclass", "diabetes": "regression"}
 MODELS = {
     "tabm": TabM(k=3, width=24, bins=6, blocks=2, min_count=3, lr=5e-3),
-    "lightgbm": LightGBM(rounds=40, min_leaf=5, min_count=3, smooth=1.0),
+    "lightgbm": LightGBM(num_boost_round=40, min_data_in_leaf=5, min_count=3, cat_smooth=1.0),
 }
 
 
@@ -326,13 +326,13 @@ def test_trees_with_many_categories_and_trees_without_a_question():
     inputs = Inputs(task="binary", target="late", numeric=("x",), categorical=("place",))
     words = np.array([[f"place {p}"] for p in place], object)
     rows = Rows(inputs, numeric, words, late.astype(np.int64))
-    fitted = LightGBM(rounds=20, min_leaf=20, min_count=30, smooth=1.0).fit(rows, rows, Loop())
+    fitted = LightGBM(num_boost_round=20, min_data_in_leaf=20, min_count=30, cat_smooth=1.0).fit(rows, rows, Loop())
     assert max(len(t.get("cat_threshold", ())) for t in parse_trees(fitted.text)) >= 3  # sets beyond 64 codes
     asked = replace(rows, categorical=np.concatenate([words[:-2], [["nowhere"], [""]]]))
     assert np.abs(run(fitted.to_onnx(), asked) - fitted.predict(asked)).max() < 1e-5
 
     coin = replace(rows, target=rng.integers(0, 2, n))
-    stump = LightGBM(rounds=3, min_leaf=n).fit(coin, coin, Loop())
+    stump = LightGBM(num_boost_round=3, min_data_in_leaf=n).fit(coin, coin, Loop())
     assert all(len(t["leaf_value"]) == 1 for t in parse_trees(stump.text))
     assert np.abs(run(stump.to_onnx(), coin) - stump.predict(coin)).max() < 1e-5
 
@@ -344,7 +344,7 @@ def test_trees_remember_which_side_gaps_take():
     late = np.where(np.isnan(numeric[:, 0]), rng.random(3000) < 0.8, numeric.sum(1) > 0).astype(np.int64)
     inputs = Inputs(task="binary", target="late", numeric=("a", "b"), categorical=())
     rows = Rows(inputs, numeric, np.empty((3000, 0), object), late)
-    fitted = LightGBM(rounds=30, min_leaf=20).fit(rows, rows, Loop())
+    fitted = LightGBM(num_boost_round=30, min_data_in_leaf=20).fit(rows, rows, Loop())
     asked = np.array([[np.nan, 1], [1, np.nan], [np.nan, np.nan], [0, 0], [-1, -1e-45]], np.float32)
     asked = Rows(inputs, asked, np.empty((5, 0), object))
     booster = lightgbm.Booster(model_str=fitted.text)
@@ -461,7 +461,7 @@ def test_a_teacher_answers_only_for_rows_that_it_did_not_see(name):
 def test_what_a_teacher_says_is_learnt(name):
     """A student of nothing but its teacher agrees with it, also where the labels say otherwise."""
     train, validation = table(name)
-    teacher = {"_target_": "notebento.models.lightgbm.LightGBM", "rounds": 40, "min_leaf": 5}
+    teacher = {"_target_": "notebento.models.lightgbm.LightGBM", "num_boost_round": 40, "min_data_in_leaf": 5}
     student = TabM(k=2, width=24, bins=4, lr=5e-3, min_count=3, teacher=teacher, teaching=1.0).fit(
         train, validation, Loop()
     )

@@ -86,7 +86,7 @@ def fit_and_predict(
     numbers = tuple(name for name in columns if name not in texts)
     inputs = Inputs(task="binary", target=target, numeric=numbers, categorical=texts)
     known, asked = Rows.from_frame(train, inputs), Rows.from_frame(validation, inputs)
-    model = LightGBM(rounds=rounds, patience=rounds, learning_rate=0.08, leaves=31)
+    model = LightGBM(num_boost_round=rounds, early_stopping_round=rounds, learning_rate=0.08, num_leaves=31)
     with tempfile.TemporaryDirectory() as work:
         fitted = [model.fit(known, known, Resources(seed, 2, Path(work))) for seed in seeds]
     assert asked.target is not None

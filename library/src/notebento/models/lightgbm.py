@@ -22,15 +22,15 @@ from .vocabulary import Vocabulary, answer_name, with_vocabulary
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
-    rounds: int = 2000  # at most
-    patience: int = 50  # rounds without a better validation loss
+    num_boost_round: int = 2000  # at most
+    early_stopping_round: int = 50  # rounds without a better validation loss
     learning_rate: float = 0.05
-    leaves: int = 63
-    min_leaf: int = 100  # rows of the smallest leaf
-    features: float = 0.6  # share of the columns that a tree may use
-    rows: float = 0.8  # share of the rows that a tree sees
-    l2: float = 1.0
-    smooth: float = 20.0  # how much a category's rows must say before a split believes them
+    num_leaves: int = 63
+    min_data_in_leaf: int = 100  # rows of the smallest leaf
+    feature_fraction: float = 0.6  # share of the columns that a tree may use
+    bagging_fraction: float = 0.8  # share of the rows that a tree sees
+    lambda_l2: float = 1.0
+    cat_smooth: float = 20.0  # how much a category's rows must say before a split believes them
     min_count: int = 20  # rarer categories count as unknown
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedLightGBM":
@@ -43,10 +43,11 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         judge = lightgbm.Dataset(_table(validation, vocabulary), validation.target, reference=data)
         curve: dict[str, dict[str, list[float]]] = {}
         stop: list[Callable[..., Any]] = [
-            lightgbm.early_stopping(self.patience, verbose=False),
+            lightgbm.early_stopping(self.early_stopping_round, verbose=False),
             lightgbm.record_evaluation(curve),
         ]
-        trees = lightgbm.train(_parameters(self, train.inputs, trainer), data, self.rounds, [judge], callbacks=stop)
+        parameters = _parameters(self, train.inputs, trainer)
+        trees = lightgbm.train(parameters, data, self.num_boost_round, [judge], callbacks=stop)
         fitted = FittedLightGBM(train.inputs, vocabulary, trees.model_to_string(num_iteration=trees.best_iteration))
         losses = next(iter(curve["valid_0"].values()))
         fitted.history = [{"epoch": float(i), "validation_loss": float(loss)} for i, loss in enumerate(losses, 1)]
@@ -69,13 +70,13 @@ def _parameters(model: LightGBM, inputs: Inputs, trainer: Trainer) -> dict[str, 
         "objective": inputs.task,
         "num_class": inputs.outputs,
         "learning_rate": model.learning_rate,
-        "num_leaves": model.leaves,
-        "min_data_in_leaf": model.min_leaf,
-        "feature_fraction": model.features,
-        "bagging_fraction": model.rows,
+        "num_leaves": model.num_leaves,
+        "min_data_in_leaf": model.min_data_in_leaf,
+        "feature_fraction": model.feature_fraction,
+        "bagging_fraction": model.bagging_fraction,
         "bagging_freq": 1,
-        "lambda_l2": model.l2,
-        "cat_smooth": model.smooth,
+        "lambda_l2": model.lambda_l2,
+        "cat_smooth": model.cat_smooth,
         "verbosity": -1,
     }
 
