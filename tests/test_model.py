@@ -72,7 +72,7 @@ def test_biases_do_not_decay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"), [({}, [OneCycle, MovingAverage]), ({"schedule": "constant", "average": 0.0}, [])]
+    ("changes", "expected"), [({}, [OneCycle, MovingAverage]), ({"schedule": "constant", "ema_decay": 0.0}, [])]
 )
 def test_schedule_and_average_follow_the_trainers_settings(changes: dict, expected: list[type]) -> None:
     learner = Learner(TabM(), torch.nn.Linear(1, 1), rows(1, 0).inputs, TrainerConfig(**changes))

@@ -13,7 +13,7 @@ DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": loa
 
 
 def settings(**changes) -> TrainerConfig:
-    small = {"epochs": 4, "batch_size": 64, "average": 0.9, "patience": 0, "accelerator": "cpu", "wandb": "disabled"}
+    small = {"epochs": 4, "batch_size": 64, "ema_decay": 0.9, "patience": 0, "accelerator": "cpu", "wandb": "disabled"}
     return convert(plain(TrainerConfig()) | small | changes, TrainerConfig)
 
 

@@ -66,7 +66,7 @@ class Learner(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         s = self.training_settings
         schedule = [OneCycle(s.warmup)] if s.schedule == "one_cycle" else []
-        return [*schedule, *([MovingAverage(s.average)] if s.average else [])]
+        return [*schedule, *([MovingAverage(s.ema_decay)] if s.ema_decay else [])]
 
 
 class TabM(TableNetwork, frozen=True, kw_only=True):

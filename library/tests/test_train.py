@@ -82,7 +82,7 @@ def test_another_learning_rate_is_another_training(tmp_path):
 
 def test_resuming_a_training_that_had_stopped_early_does_not_go_on(tmp_path, monkeypatch):
     model = {"_target_": "networks.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.05}
-    description = job(tmp_path, model=model, epochs=40, patience=2, schedule="constant", average=0.0)
+    description = job(tmp_path, model=model, epochs=40, patience=2, schedule="constant", ema_decay=0.0)
     with monkeypatch.context() as patch:  # as if the process had died after its last checkpoint
         patch.setattr(Path, "unlink", lambda self, **_: None)
         whole = fit(description)
@@ -156,7 +156,7 @@ def test_lightning_does_what_a_plain_loop_does_to_the_bit(tmp_path):
             optimizer.step()
             step += 1
             with torch.no_grad():
-                rate = max(1 - s.average, 1 / step)
+                rate = max(1 - s.ema_decay, 1 / step)
                 average = [torch.lerp(a, w, rate) for a, w in zip(average, weights, strict=True)]
     torch.set_num_threads(threads)
     assert min(history, key=lambda r: r["validation_loss"])["epoch"] == s.epochs  # the average of the last step

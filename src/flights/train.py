@@ -36,7 +36,7 @@ def optimizer(network: nn.Module, lr: float, weight_decay: float) -> Optimizer:
 def callbacks(trainer: TrainerConfig) -> list[Callback]:
     """The schedule of the learning rate and the moving average, as the trainer's settings say."""
     schedule = [OneCycle(trainer.warmup)] if trainer.schedule == "one_cycle" else []
-    return [*schedule, *([MovingAverage(trainer.average)] if trainer.average else [])]
+    return [*schedule, *([MovingAverage(trainer.ema_decay)] if trainer.ema_decay else [])]
 
 # %% ../../nbs/04_train.ipynb #f94a6b27
 class Learner(LightningModule):

@@ -99,8 +99,8 @@ class OneCycle(Callback):
 class MovingAverage(Callback):
     """Exponential moving average of the parameters, in the network's place while it is validated."""
 
-    def __init__(self, keep: float) -> None:
-        self.keep, self.steps, self.average = keep, 0, list[Tensor]()
+    def __init__(self, decay: float) -> None:
+        self.decay, self.steps, self.average = decay, 0, list[Tensor]()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         start = self.average or module.parameters()
@@ -109,7 +109,7 @@ class MovingAverage(Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         self.steps += 1
-        torch._foreach_lerp_(self.average, list(module.parameters()), max(1 - self.keep, 1 / self.steps))
+        torch._foreach_lerp_(self.average, list(module.parameters()), max(1 - self.decay, 1 / self.steps))
 
     @torch.no_grad()
     def swap(self, trainer: Trainer, pl_module: LightningModule) -> None:
