@@ -462,7 +462,7 @@ def test_what_a_teacher_says_is_learnt(name):
     """A student of nothing but its teacher agrees with it, also where the labels say otherwise."""
     train, validation = table(name)
     teacher = {"_target_": "notebento.models.lightgbm.LightGBM", "num_boost_round": 40, "min_data_in_leaf": 5}
-    student = TabM(k=2, width=24, bins=4, lr=5e-3, min_count=3, teacher=teacher, teaching=1.0).fit(
+    student = TabM(k=2, width=24, bins=4, lr=5e-3, min_count=3, teacher=teacher, distillation_weight=1.0).fit(
         train, validation, Loop()
     )
     teacher = build(teacher).fit(train, validation, Loop())

@@ -22,9 +22,9 @@ class TabM(TableNetwork, frozen=True, kw_only=True):
     blocks: int = 2  # layers that the members share
     width: int = 128
     dropout: float = 0.2
-    embedding: int = 4  # functions of each number
-    bins: int = 16
-    words: int = 8  # numbers that stand for a category
+    numeric_embedding_dim: int = 4  # learned functions of each number
+    numeric_bins: int = 16
+    category_embedding_dim: int = 8
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
         """The network for this many numbers, flags of missing ones, and categories of these `sizes`."""
@@ -46,9 +46,10 @@ class Network(nn.Module):
 
     def __init__(self, settings: TabM, features: int, flags: int, sizes: Sequence[int], outputs: int) -> None:
         super().__init__()
-        s, parts = settings, [1] * flags + [settings.embedding] * features + [settings.words] * len(sizes)
-        self.embedding = Embedding(features, s.bins, s.embedding) if features else None
-        self.words = nn.Embedding(sum(sizes), s.words) if sizes else None
+        s = settings
+        parts = [1] * flags + [s.numeric_embedding_dim] * features + [s.category_embedding_dim] * len(sizes)
+        self.embedding = Embedding(features, s.numeric_bins, s.numeric_embedding_dim) if features else None
+        self.words = nn.Embedding(sum(sizes), s.category_embedding_dim) if sizes else None
         self.register_buffer("start", first_codes(sizes))
         self.shared = shared_layers(s, parts)
         self.output = LinearEnsemble(s.width, outputs, k=s.k)
@@ -57,8 +58,8 @@ class Network(nn.Module):
         """See the class."""
         parts = [flags]
         if self.embedding is not None:
-            parts.append(self.embedding(scaled))  # (n, F * embedding)
+            parts.append(self.embedding(scaled))  # (n, F * numeric_embedding_dim)
         if self.words is not None:
-            parts.append(self.words(codes + self.start).flatten(1))  # (n, C * words)
+            parts.append(self.words(codes + self.start).flatten(1))  # (n, C * category_embedding_dim)
         outputs: Tensor = self.output(self.shared(torch.cat(parts, 1)))  # (n, k, width) -> (n, k, outputs)
         return outputs

@@ -23,14 +23,14 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
     num_boost_round: int = 2000  # at most
-    early_stopping_round: int = 50  # rounds without a better validation loss
+    early_stopping_round: int = 50  # rounds without a better validation loss before training stops
     learning_rate: float = 0.05
     num_leaves: int = 63
-    min_data_in_leaf: int = 100  # rows of the smallest leaf
-    feature_fraction: float = 0.6  # share of the columns that a tree may use
-    bagging_fraction: float = 0.8  # share of the rows that a tree sees
+    min_data_in_leaf: int = 100  # smallest number of rows in a leaf
+    feature_fraction: float = 0.6  # share of the columns that each tree uses
+    bagging_fraction: float = 0.8  # share of the rows that each tree sees
     lambda_l2: float = 1.0
-    cat_smooth: float = 20.0  # how much a category's rows must say before a split believes them
+    cat_smooth: float = 20.0  # smoothing of rare categories in categorical splits
     min_count: int = 20  # rarer categories count as unknown
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedLightGBM":

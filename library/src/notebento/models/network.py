@@ -46,8 +46,8 @@ class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     min_count: int = 20  # rarer categories count as unknown
     clip: float = 5.0  # in spreads from the median
     teacher: dict[str, Any] | None = None  # a model whose answers are learnt beside the labels
-    teaching: float = 0.8  # how much of the target is the teacher's answer
-    folds: int = 3  # fits of the teacher
+    distillation_weight: float = 0.8  # how much of the target is the teacher's answer
+    distillation_folds: int = 3  # fits of the teacher
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
         """Scaled numbers (n, features), flags (n, flags), codes (n, C) below `sizes` -> (n, k, outputs).
@@ -78,8 +78,8 @@ def _with_teacher(settings: TableNetwork, train: Rows, validation: Rows, trainer
     if not settings.teacher:
         return train
     teacher: Model = build(settings.teacher)
-    answers = out_of_fold(teacher, train, validation, trainer, settings.folds)
-    return taught(train, answers, settings.teaching)
+    answers = out_of_fold(teacher, train, validation, trainer, settings.distillation_folds)
+    return taught(train, answers, settings.distillation_weight)
 
 
 def fit_embeddings(network: nn.Module, rows: TensorRows, known: np.ndarray, clip: float) -> None:
