@@ -21,7 +21,6 @@ from notebento.core.artifacts import StageRecord
 from notebento.core.compose import compose
 from notebento.core.config import Config, PipelineConfig, StageConfig
 from notebento.pipeline import plan as plan_module
-from notebento.pipeline import runner
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.plan import open_run, plan
 
@@ -216,7 +215,7 @@ class Model:
         error: BaseException | None = None
         try:
             forced = [force] if force else []
-            runner.run(overrides, jobs=2, force=forced, watcher=Bystander(patience))
+            self.toy.drive(*overrides, jobs=2, force=forced, watcher=Bystander(patience))
         except (StageError, KeyboardInterrupt) as e:
             error = e
         if fail:
@@ -255,7 +254,7 @@ class Model:
         before = {"constant": self.constants[where], "module": self.shared, "file": self.file.read_text()[1:]}[what]
         acts = [partial(self.edit, what, where, value), *([partial(self.edit, what, where, before)] if back else [])]
         bystander = Bystander(patience, *acts)
-        runner.run([f"project.name={self.name}"], jobs=2, watcher=bystander)
+        self.toy.drive(f"project.name={self.name}", jobs=2, watcher=bystander)
         for act in bystander.acts:  # the run was quicker
             act()
         self.toy.ran()

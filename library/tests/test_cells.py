@@ -38,9 +38,6 @@ LONG_CELLS = {
     ("pipeline/plan.ipynb", "Run"),
     ("pipeline/plan.ipynb", "Step"),
     ("pipeline/plan.ipynb", "open_run"),
-    ("pipeline/runner.ipynb", "Loop"),
-    ("pipeline/runner.ipynb", "claim"),
-    ("pipeline/runner.ipynb", "run"),
     ("registry/registry.ipynb", "Versions"),
 }
 

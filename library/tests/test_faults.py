@@ -17,7 +17,6 @@ from toys import Toy, digests, here, kill, none_left, processes, until
 
 from notebento.core.artifacts import Manifest, digest, load
 from notebento.core.errors import NotebentoError, UserError
-from notebento.pipeline import runner
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.history import history
@@ -93,7 +92,7 @@ def check_cache(toy: Toy) -> None:
 def undisturbed(toy: Toy) -> dict[str, str]:
     """The digests of a run that nobody disturbed; nothing is cached afterwards."""
     with here(toy):
-        folder = runner.run([])
+        folder = toy.drive()
     expected = digests(Manifest.read(folder))
     shutil.rmtree(folder)
     forget(toy)
@@ -125,7 +124,7 @@ def killed(toy: Toy, expected: dict[str, str], draw: random.Random, kernels: boo
         toy.run("--jobs=2")
     else:
         with here(toy):
-            runner.run([])
+            toy.drive()
     assert digests(toy.last()) == expected
     again = set(toy.ran()) & set(finished)
     assert not again, {name: toy.last().stages[name].why for name in again}
@@ -150,7 +149,7 @@ def test_a_killed_stage_finds_its_state_again(toy: Toy) -> None:
     (state,) = toy.runs.glob("cache/work/*/state")
     state.write_text("7")
     with here(toy):
-        folder = runner.run([])
+        folder = toy.drive()
         steps = (folder / "work/steps/log").read_text().split()
         assert steps[-1] == "7" and steps.count("0") == 1
         assert load(folder / "artifacts/steps.json") == 8
@@ -185,7 +184,7 @@ stage.write("d.json", 2 * stage.read("n.json"))
     toy.ran()
     toy.log.with_name("go").touch()
     with here(toy):
-        runner.run([], until=["double"])
+        toy.drive(until=["double"])
     assert toy.ran() == ["double"]
 
 
@@ -230,7 +229,7 @@ def test_a_full_disk_is_said_and_the_next_run_continues(toy: Toy, kernels: bool)
     toy.stages(count=COUNT, double=(DOUBLE[0], BIG), triple=TRIPLE)
     with disk(toy.runs, "2m") as again, here(toy, without_kernels=not kernels):
         with pytest.raises(NotebentoError, match="no space left on the disk while writing .*d.json") as e:
-            runner.run([], jobs=1)
+            toy.drive(jobs=1)
         assert e.value.exit_status == 2
         manifest = toy.last()
         assert manifest.status == "failed"
@@ -243,7 +242,7 @@ def test_a_full_disk_is_said_and_the_next_run_continues(toy: Toy, kernels: bool)
         check_cache(toy)
         again("size=20m")
         toy.ran()
-        assert Manifest.read(runner.run([])).status == "done"
+        assert Manifest.read(toy.drive()).status == "done"
         assert toy.ran() == ["double"]
         check_cache(toy)
 
@@ -262,11 +261,11 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
     toy.stages(count=COUNT, double=(DOUBLE[0], DOUBLE[1] + fill))
     with disk(toy.runs, "2m"), here(toy):
         with pytest.raises(UserError, match="no space left on the disk"):
-            runner.run([], jobs=1)
+            toy.drive(jobs=1)
         filler.unlink()
         toy.notebook("double", DOUBLE[1])
         toy.ran()
-        assert Manifest.read(runner.run([])).status == "done"
+        assert Manifest.read(toy.drive()).status == "done"
         assert toy.ran() == ["double"]
         assert unfinished(toy.runs / "cache") == []
         check_cache(toy)
@@ -275,21 +274,21 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
 def test_a_read_only_store_is_said(toy: Toy) -> None:
     toy.stages(count=COUNT)
     with disk(toy.runs, "4m") as again, here(toy):
-        runner.run([])
+        toy.drive()
         for name in ("count", "double"):  # all is cached, and something is to do
             again("ro")
             with pytest.raises(UserError, match="cannot be written: Read-only file system.*\n.*NOTEBENTO_RUNS"):
-                runner.run([])
+                toy.drive()
             again("rw")
             toy.stages(count=COUNT, double=DOUBLE)
             assert name
-        assert Manifest.read(runner.run([])).status == "done"
+        assert Manifest.read(toy.drive()).status == "done"
 
 
 @pytest.mark.parametrize("how", ["flip", "flip and keep its time", "cut", "remove"])
 def test_a_damaged_artifact_is_found_named_and_made_again(inside: Toy, how: str) -> None:
     toy = inside.stages(count=COUNT, double=DOUBLE)
-    runner.run([])
+    inside.drive()
     expected = digests(toy.last())
     blob = toy.blob("n.json")
     facts = blob.stat()
@@ -305,18 +304,18 @@ def test_a_damaged_artifact_is_found_named_and_made_again(inside: Toy, how: str)
         os.utime(blob, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     toy.notebook("double", DOUBLE[1], "1")  # so that it runs, and reads what is damaged
     toy.ran()
-    runner.run([])
+    inside.drive()
     assert toy.ran() == ["count", "double"]
     assert digests(toy.last()) == expected
     assert toy.last().stages["count"].why == ["damaged in the cache: n.json"]
     check_cache(toy)
-    runner.run([])
+    inside.drive()
     assert toy.ran() == []
 
 
 def test_a_damaged_record_is_never_believed(inside: Toy) -> None:
     toy = inside.stages(count=COUNT, double=DOUBLE)
-    runner.run([])
+    inside.drive()
     expected = digests(toy.last())
     draw = random.Random(3)
     for record in sorted((toy.runs / "cache/records").glob("*/*.record")):
@@ -326,14 +325,14 @@ def test_a_damaged_record_is_never_believed(inside: Toy) -> None:
             record.write_bytes(
                 content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
             )
-            runner.run([])
+            inside.drive()
             assert digests(toy.last()) == expected, content[place - 20 : place + 20]
             record.write_bytes(content)
 
 
 def test_a_damaged_manifest_is_said(inside: Toy) -> None:
     inside.stages(count=COUNT)
-    folder = runner.run([])
+    folder = inside.drive()
     manifest = folder / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b"done", b"d\xffne"))
     with pytest.raises(UserError, match="is not a manifest"):
@@ -364,7 +363,7 @@ CYCLE = {
 def test_a_pipeline_that_cannot_work_is_refused_before_anything_runs(inside: Toy, stages: dict, message: str) -> None:
     inside.stages(**{name: (declared, "1") for name, (declared, _) in stages.items()})
     with pytest.raises(UserError, match=message):
-        runner.run([])
+        inside.drive()
     assert inside.ran() == []
     assert list(inside.runs.glob("2*")) == []
 
@@ -379,10 +378,10 @@ stage.write("n.json", 3)
 """
     inside.stages(flaky=({"outputs": ["n.json"], "recorded": ["other.json"], "retries": 1}, tries))
     with pytest.raises(StageError, match="not yet"):
-        runner.run([])
+        inside.drive()
     assert inside.ran() == ["flaky", "flaky"]
     inside.stages(flaky=({"outputs": ["n.json"], "retries": 2}, tries.replace("other", "n")))
-    assert Manifest.read(runner.run([])).status == "done"
+    assert Manifest.read(inside.drive()).status == "done"
     assert inside.ran() == ["flaky"] * 3
 
 
@@ -395,14 +394,14 @@ with open({str(inside.log)!r}) as log:
 """
     inside.stages(flaky=({"outputs": ["n.json"], "retries": 1}, first))
     with pytest.raises(NotebentoError, match="declares 'n.json' and did not write it"):
-        runner.run([])
+        inside.drive()
 
 
 def test_wrong_input_is_not_tried_again(inside: Toy) -> None:
     wrong = 'from notebento.core.errors import UserError\nraise UserError("no rows")'
     inside.stages(wrong=({"retries": 3}, wrong))
     with pytest.raises(StageError, match="no rows") as e:
-        runner.run([])
+        inside.drive()
     assert e.value.exit_status == 2
     assert inside.ran() == ["wrong"]
 
@@ -456,7 +455,7 @@ def test_a_kernel_that_does_not_start_takes_no_other_with_it(toy: Toy, monkeypat
     monkeypatch.setattr(engine, "Kernel", Fails)
     toy.stages(count=COUNT, other=({"outputs": ["o.json"]}, "time.sleep(1)\nstage.write('o.json', 1)"))
     with here(toy, without_kernels=False), pytest.raises(MemoryError, match="no more kernels"):
-        runner.run([], jobs=2)
+        toy.drive(jobs=2)
     assert sorted(r.status for r in toy.last().stages.values()) == ["done", "failed"]
     assert none_left(toy, 1) == []
 
@@ -494,7 +493,7 @@ def test_a_run_killed_while_it_starts_a_kernel_leaves_none_where_a_session_adopt
 def test_what_a_killed_process_of_this_number_was_writing_is_no_obstacle(inside: Toy) -> None:
     """In a container every run may have the same process number."""
     inside.stages(count=COUNT, folder=LONG["folder"])
-    runner.run([], into="same")
+    inside.drive(into="same")
     for path in (p for p in inside.runs.rglob("*") if p.name[0] != "."):
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         if path.is_dir():
@@ -505,6 +504,6 @@ def test_what_a_killed_process_of_this_number_was_writing_is_no_obstacle(inside:
     (inside.runs / f".latest.{os.getpid()}").symlink_to("nowhere")
     for blob in (inside.runs / "cache/blobs").glob("*/[!.]*"):
         blob.unlink()
-    assert Manifest.read(runner.run([], into="same")).status == "done"
-    assert Manifest.read(runner.run([])).status == "done"
+    assert Manifest.read(inside.drive(into="same")).status == "done"
+    assert Manifest.read(inside.drive()).status == "done"
     check_cache(inside)

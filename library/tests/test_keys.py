@@ -9,7 +9,6 @@ import pytest
 from toys import Toy, code, here, prose, write_notebook
 
 from notebento.core.errors import UserError
-from notebento.pipeline import runner
 from notebento.pipeline.plan import open_run, plan
 
 ALPHA = "def alpha():\n    return 1"
@@ -41,7 +40,7 @@ def toy(tmp_path: Path) -> Iterator[Toy]:
         module(made, name, source)
     made.stages(**{n: (d, f'{source}\nstage.write("{n}.json", 1)') for n, (d, source) in STAGES.items()})
     with here(made):
-        runner.run(OVERRIDES)
+        made.drive(*OVERRIDES)
         made.ran()
         yield made
 
@@ -152,11 +151,11 @@ def test_the_plan_names_the_cell_the_file_the_package_and_the_input(toy: Toy) ->
     found = changed(toy)
     assert found["reads"] == ["table.csv changed"]
     assert found["last"] == ["runs if what reads makes comes out different"]
-    runner.run(OVERRIDES)
+    toy.drive(*OVERRIDES)
     assert toy.ran() == ["reads", "tuned"]  # what it made came out the same
     (toy.home / "table.csv").write_text("a\n3\n")
     edit(toy, "reads", source='stage.write("reads.json", 2)')
-    runner.run(OVERRIDES)
+    toy.drive(*OVERRIDES)
     assert toy.ran() == ["last", "reads"]
     assert toy.last().stages["last"].why == ["the input reads.json changed"]
     assert toy.last().stages["reads"].why == [
@@ -174,7 +173,7 @@ def test_a_file_in_another_folder_of_a_pattern_is_another_file(toy: Toy) -> None
     (toy.home / "rows/year=2013/part.csv").write_text("a\n1\n")
     stages = {"reads": ({"outputs": ["reads.json"], "files": ["rows/*/part.csv"]}, 'stage.write("reads.json", 1)')}
     toy.stages(**stages)
-    runner.run(OVERRIDES)
+    toy.drive(*OVERRIDES)
     assert changed(toy) == {}
     (toy.home / "rows/year=2013").rename(toy.home / "rows/year=2014")
     assert changed(toy) == {"reads": ["rows/*/part.csv changed"]}

@@ -19,7 +19,7 @@ import yaml
 from notebento.core import stage as stage_module
 from notebento.core.artifacts import Manifest
 from notebento.pipeline import runner
-from notebento.pipeline.engine import Job, StageError
+from notebento.pipeline.engine import Engine, Job, Local, StageError
 from notebento.pipeline.keys import first_line
 
 PARAMETERS = 'overrides = []\nrun_dir = ""'
@@ -65,6 +65,7 @@ class Toy:
         (self.home / "conf" / "experiment" / "lab.yaml").write_text(LAB)
         self.declare({})
         self.log.touch()
+        self.engine: Callable[[int], Engine] = Local
         self.environ = {"NOTEBENTO_HOME": str(self.home), "NOTEBENTO_RUNS": str(self.runs)}
 
     def stages(self, **stages: tuple[dict[str, Any], str]) -> "Toy":
@@ -111,6 +112,10 @@ class Toy:
             said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
         return said
+
+    def drive(self, *overrides: str, **options: Any) -> Path:
+        """Run in this process, see `here`, on the engine of the toy; returns the run's folder."""
+        return runner.run([*overrides], engine=self.engine, **options)
 
     def manifests(self) -> list[Manifest]:
         """Those of all runs, oldest first."""
@@ -209,14 +214,13 @@ class Threads:
 @contextmanager
 def here(toy: Toy, without_kernels: bool = True) -> Iterator[Toy]:
     """In this block this process works in `toy`."""
-    before, local = dict(os.environ), runner.Local
+    before, engine = dict(os.environ), toy.engine
+    toy.engine = Threads if without_kernels else Local
     os.environ.update(toy.environ)
-    if without_kernels:
-        runner.Local = Threads  # type: ignore[misc, assignment]
     try:
         yield toy
     finally:
         os.environ.clear()
         os.environ.update(before)
-        runner.Local = local  # type: ignore[misc]
+        toy.engine = engine
         assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "a timeout still waits"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'BLOCKS', 'LISTS', 'TABLES', 'DROPPED', 'ATTRIBUTES', 'LINES', 'FIGURE', 'FAILED', 'cleaned', 'plain_text',
-           'prose', 'highlighted', 'render']
+           'prose', 'highlighted', 'render', 'rendered']
 
 # %% ../../../nbs/pipeline/rendering.ipynb #99c50e88
 import json
@@ -16,6 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..core.artifacts import digest, save
+from ..core.compose import runs_folder
 from ..core.html import Html, folded, joined, tag
 from .keys import first_line
 
@@ -170,3 +172,14 @@ def render(notebook: Path) -> str:
     cells = [c for c in tagged if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
     captions = _captions(cells)
     return tag("article", *(_cell(c, captions.get(i)) for i, c in enumerate(cells)), class_="notebook")
+
+# %% ../../../nbs/pipeline/rendering.ipynb #c61a98ba
+def rendered(run_dir: Path, stage: str) -> Path | None:
+    """The executed notebook of `stage` as a part of the report; None when there is none."""
+    notebook = run_dir / "notebooks" / f"{stage}.ipynb"
+    if not notebook.exists():
+        return None
+    place = runs_folder() / "cache" / "pages" / f"{digest(notebook)}.html"
+    if not place.exists():
+        save(place, render(notebook))
+    return place
