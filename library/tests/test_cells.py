@@ -18,8 +18,6 @@ MAX_IMPORTS = 32  # lines of the exported imports of a notebook; the target is 1
 # The notebook and the first name of the cells that are longer still. No entry may be added.
 LONG_CELLS = {
     ("core/compose.ipynb", "_parse"),
-    ("core/stage.ipynb", "Stage"),
-    ("core/stage.ipynb", "order"),
     ("online/backends.ipynb", "RedisStore"),
     ("online/backends.ipynb", "_NEXT"),
     ("online/deltas.ipynb", "_AS_WRITTEN"),
@@ -32,8 +30,6 @@ LONG_CELLS = {
     ("online/writer.ipynb", "_latest"),
     ("pipeline/code.ipynb", "LIBRARY"),
     ("pipeline/code.ipynb", "read_code"),
-    ("pipeline/history.ipynb", "StageBrief"),
-    ("pipeline/history.ipynb", "Verdict"),
     ("pipeline/keys.ipynb", "why"),
     ("pipeline/plan.ipynb", "Run"),
     ("pipeline/plan.ipynb", "Step"),

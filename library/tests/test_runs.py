@@ -17,8 +17,9 @@ from notebento.core.compose import combinations
 from notebento.core.errors import UserError
 from notebento.core.stage import Stage
 from notebento.pipeline.engine import StageError
-from notebento.pipeline.history import clean, find_run, history, verify
+from notebento.pipeline.history import clean, find_run, history
 from notebento.pipeline.runner import run, sweep
+from notebento.pipeline.verify import verify
 
 pytestmark = pytest.mark.process
 

@@ -97,12 +97,13 @@ def verify(
     Exit status: 0 identical, 1 something differs or is missing, 2 or 3 the run could not be repeated.
     """
     from notebento.core.artifacts import Manifest
-    from notebento.pipeline import history
+    from notebento.pipeline.history import find_run
+    from notebento.pipeline.verify import verify as verify_run
 
-    run_dir = history.find_run(run)
+    run_dir = find_run(run)
     if Manifest.read(run_dir).dirty and not here:
         err.print("the run's working tree had changes that are not in its commit: --here repeats it with them")
-    verdicts, second = history.verify(run_dir, here, keep)
+    verdicts, second = verify_run(run_dir, here, keep)
     if as_json:
         print_json(verdicts)
     else:
