@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ LONG_CELLS = {
 }
 
 
+@cache
 def notebooks() -> dict[str, list[str]]:
     """The sources of the code cells of every notebook that exports a module."""
     paths = sorted(p for p in NOTEBOOKS.glob("*/*.ipynb") if not p.parent.name.startswith((".", "_")))
@@ -53,6 +55,7 @@ def is_exported(source: str) -> bool:
     return source.startswith("#| export")
 
 
+@cache
 def body(source: str) -> list[ast.stmt]:
     return ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))).body
 
