@@ -24,7 +24,15 @@ from notebento.core.errors import GateError, NotebentoError, UserError
 from notebento.evaluation.metrics import Interval
 from notebento.registry.card import card, card_page
 from notebento.registry.ledger import Ledger, entry
-from notebento.registry.registry import Lineage, Registry, Version, champion_folder, content, lineage, version_name
+from notebento.registry.registry import (
+    Lineage,
+    Registry,
+    Version,
+    champion_folder,
+    content_digest,
+    lineage,
+    version_name,
+)
 
 pytestmark = pytest.mark.server
 
@@ -152,7 +160,7 @@ def test_processes_that_register_and_promote_at_once(url, tmp_path):
     registry = Registry(tmp_path / "versions", Ledger(url, name))
     history = registry.history()
     assert sorted(e.version for e in history if e.action == "register") == sorted(
-        version_name(content(tmp_path / f"bundle-{g}")) for g in graphs
+        version_name(content_digest(tmp_path / f"bundle-{g}")) for g in graphs
     )
     assert [e.sequence for e in history] == list(range(1, len(history) + 1))
     champion = ""
@@ -173,7 +181,7 @@ def test_random_histories_agree_with_a_simple_model(actions):
         registry = Registry(folder / "versions", Ledger(f"sqlite:///{folder}/ledger.db", "toy"))
         known, champions = [], []
         for action, graph in actions:
-            name = version_name(content(bundle(folder, graph)))
+            name = version_name(content_digest(bundle(folder, graph)))
             if action == "register":
                 assert register(registry, folder, graph).version == name
                 known += [name] if name not in known else []
