@@ -23,7 +23,7 @@ from .errors import UserError, nearest
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-# %% ../../../nbs/core/compose.ipynb #5e2aa9b8
+# %% ../../../nbs/core/compose.ipynb #af2b3e67
 def project_root() -> Path:
     """The project's folder: `NOTEBENTO_HOME`, or the nearest one above that holds `conf/config.yaml`."""
     home = os.environ.get("NOTEBENTO_HOME")
@@ -35,32 +35,102 @@ def project_root() -> Path:
         f"{start} is not inside a notebento project", fix="cd into the project, or set NOTEBENTO_HOME to it"
     )
 
-
+# %% ../../../nbs/core/compose.ipynb #6edc7e0e
 def runs_folder() -> Path:
     """Where all state of the embedded default lives: `NOTEBENTO_RUNS`, or `runs/` in the project."""
     return Path(os.environ.get("NOTEBENTO_RUNS") or project_root() / "runs").resolve()
 
-# %% ../../../nbs/core/compose.ipynb #982425b9
-def compose(overrides: Iterable[str] = ()) -> Config:
-    """The configuration of `conf/`, changed by `overrides` such as `"experiment=lab"` or `"trainer.epochs=3"`.
+# %% ../../../nbs/core/compose.ipynb #e851eacb
+def _parse(text: str) -> "Override":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    Raises `UserError` for an unknown group, choice or key (it proposes the nearest) and for a value of another type.
-    """
-    config: Config = convert(_checked(overrides), Config)
-    return _named(config)
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as e:
+        raise UserError(f"{text!r} is not an override", fix="write key=value, for example trainer.epochs=3") from e
 
-
-def _named(config: Config) -> Config:
-    """Ledger and feature store are called like the project, where nothing else is said."""
-    name = config.project.name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+# %% ../../../nbs/core/compose.ipynb #00add102
+def _check_single(override: "Override") -> None:
+    if override.is_sweep_override():
         raise UserError(
-            f"project.name is {name!r}: a project has a name of letters, digits, '_', '.' and '-'",
-            fix="project.name=customers; its ledger, feature store and journal are named after it",
+            f"{override.input_line!r} asks for several values at once",
+            fix="add --multirun to run them all, or quote the value if it holds a comma",
         )
-    registry = msgspec.structs.replace(config.registry, ledger=config.registry.ledger or name)
-    store = msgspec.structs.replace(config.store, name=config.store.name or name)
-    return msgspec.structs.replace(config, registry=registry, store=store)
+
+# %% ../../../nbs/core/compose.ipynb #23511c58
+def _options(group: str) -> list[str]:
+    folder = project_root() / "conf" / group
+    return sorted(f.stem for f in folder.glob("*.yaml")) if group and folder.is_dir() else []
+
+# %% ../../../nbs/core/compose.ipynb #110f880e
+def _check_choice(override: "Override") -> None:
+    group, options = override.key_or_group, _options(override.key_or_group)
+    if (value := override.value()) is not None and value not in options:
+        raise UserError(
+            f"{group} has no choice {value!r}.{nearest(str(value), options)}", fix=f"{group}=" + "|".join(options)
+        )
+
+# %% ../../../nbs/core/compose.ipynb #ab96dd94
+def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store("notebento", plain(Config()))
+    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
+        try:
+            composed = hydra_compose("config", list(overrides))
+            raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except (HydraException, OmegaConfBaseException) as e:
+            raise UserError(f"conf/ does not compose: {e}", fix="the file and the key are in the message") from e
+    return cast(dict[str, Any], raw)
+
+# %% ../../../nbs/core/compose.ipynb #d477c26a
+def _override_line(override: "Override", keys: Mapping[str, Any]) -> str:
+    """The override for Hydra. Raises `UserError` when its key exists neither in `keys` nor in a class they name."""
+    key, line = override.key_or_group, str(override.input_line)
+    if any(k == key or k.startswith(key + ".") for k in keys):
+        return line
+    groups = [f.name for f in (project_root() / "conf").iterdir() if f.is_dir()]
+    known = {*groups, *keys, *(k.rsplit(".", n)[0] for k in keys for n in range(1, k.count(".") + 1))}
+    parents = [key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)]
+    for node in (p for p in parents if f"{p}._target_" in keys):
+        fields = {f"{node}.{name}" for name in _fields(str(keys[f"{node}._target_"]))}
+        if key in fields and not override.is_delete():
+            return f"+{line}"
+        known |= fields
+    raise UserError(f"there is no configuration key {key!r}.{nearest(key, known)}", fix="notebento config shows all")
+
+# %% ../../../nbs/core/compose.ipynb #842f9c3b
+def _fields(target: str) -> list[str]:
+    """The fields of a class by its dotted name; none of what cannot be imported."""
+    module, _, name = target.rpartition(".")
+    try:
+        return list(signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
+
+# %% ../../../nbs/core/compose.ipynb #7f59e6aa
+def _is_open(key: str, keys: Mapping[str, Any]) -> bool:
+    parents = key.split(".")
+    return any(".".join(parents[:n]) + "._target_" in keys for n in range(1, len(parents)))
+
+# %% ../../../nbs/core/compose.ipynb #e5bb8141
+def _check_kind(key: str, default: Any, value: Any) -> None:
+    kind = (int, float) if isinstance(default, float) else type(default)
+    if (
+        default is None
+        or value is None
+        or (isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool))
+    ):
+        return
+    raise UserError(
+        f"{key}: {value!r} is not of the kind of its default, {default!r}", fix=f"for example {key}={default}"
+    )
 
 # %% ../../../nbs/core/compose.ipynb #9b3c516b
 def _checked(overrides: Iterable[str]) -> dict[str, Any]:
@@ -79,79 +149,27 @@ def _checked(overrides: Iterable[str]) -> dict[str, Any]:
         _check_kind(key, keys[key], values.get(key))
     return raw
 
-# %% ../../../nbs/core/compose.ipynb #67a09815
-def _parse(text: str) -> "Override":
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+# %% ../../../nbs/core/compose.ipynb #db0876f7
+def compose(overrides: Iterable[str] = ()) -> Config:
+    """The configuration of `conf/`, changed by `overrides` such as `"experiment=lab"` or `"trainer.epochs=3"`.
 
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as e:
-        raise UserError(f"{text!r} is not an override", fix="write key=value, for example trainer.epochs=3") from e
+    Raises `UserError` for an unknown group, choice or key (it proposes the nearest) and for a value of another type.
+    """
+    config: Config = convert(_checked(overrides), Config)
+    return _named(config)
 
-
-def _check_single(override: "Override") -> None:
-    if override.is_sweep_override():
+# %% ../../../nbs/core/compose.ipynb #ad6b2cc2
+def _named(config: Config) -> Config:
+    """Ledger and feature store are called like the project, where nothing else is said."""
+    name = config.project.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UserError(
-            f"{override.input_line!r} asks for several values at once",
-            fix="add --multirun to run them all, or quote the value if it holds a comma",
+            f"project.name is {name!r}: a project has a name of letters, digits, '_', '.' and '-'",
+            fix="project.name=customers; its ledger, feature store and journal are named after it",
         )
-
-
-def _options(group: str) -> list[str]:
-    folder = project_root() / "conf" / group
-    return sorted(f.stem for f in folder.glob("*.yaml")) if group and folder.is_dir() else []
-
-
-def _check_choice(override: "Override") -> None:
-    group, options = override.key_or_group, _options(override.key_or_group)
-    if (value := override.value()) is not None and value not in options:
-        raise UserError(
-            f"{group} has no choice {value!r}.{nearest(str(value), options)}", fix=f"{group}=" + "|".join(options)
-        )
-
-
-def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    ConfigStore.instance().store("notebento", plain(Config()))
-    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
-        try:
-            composed = hydra_compose("config", list(overrides))
-            raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        except (HydraException, OmegaConfBaseException) as e:
-            raise UserError(f"conf/ does not compose: {e}", fix="the file and the key are in the message") from e
-    return cast(dict[str, Any], raw)
-
-# %% ../../../nbs/core/compose.ipynb #9aa40d1d
-def _override_line(override: "Override", keys: Mapping[str, Any]) -> str:
-    """The override for Hydra. Raises `UserError` when its key exists neither in `keys` nor in a class they name."""
-    key, line = override.key_or_group, str(override.input_line)
-    if any(k == key or k.startswith(key + ".") for k in keys):
-        return line
-    groups = [f.name for f in (project_root() / "conf").iterdir() if f.is_dir()]
-    known = {*groups, *keys, *(k.rsplit(".", n)[0] for k in keys for n in range(1, k.count(".") + 1))}
-    parents = [key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)]
-    for node in (p for p in parents if f"{p}._target_" in keys):
-        fields = {f"{node}.{name}" for name in _fields(str(keys[f"{node}._target_"]))}
-        if key in fields and not override.is_delete():
-            return f"+{line}"
-        known |= fields
-    raise UserError(f"there is no configuration key {key!r}.{nearest(key, known)}", fix="notebento config shows all")
-
-
-def _fields(target: str) -> list[str]:
-    """The fields of a class by its dotted name; none of what cannot be imported."""
-    module, _, name = target.rpartition(".")
-    try:
-        return list(signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, ValueError, TypeError):
-        return []
+    registry = msgspec.structs.replace(config.registry, ledger=config.registry.ledger or name)
+    store = msgspec.structs.replace(config.store, name=config.store.name or name)
+    return msgspec.structs.replace(config, registry=registry, store=store)
 
 # %% ../../../nbs/core/compose.ipynb #86a3a0e7
 def combinations(overrides: Iterable[str]) -> list[list[str]]:
@@ -170,24 +188,6 @@ def combinations(overrides: Iterable[str]) -> list[list[str]]:
         sweep = override.is_sweep_override()
         listed.append([f"{key}={v}" for v in override.sweep_string_iterator()] if sweep else [str(override.input_line)])
     return [list(chosen) for chosen in product(*listed)]
-
-# %% ../../../nbs/core/compose.ipynb #936ce836
-def _is_open(key: str, keys: Mapping[str, Any]) -> bool:
-    parents = key.split(".")
-    return any(".".join(parents[:n]) + "._target_" in keys for n in range(1, len(parents)))
-
-
-def _check_kind(key: str, default: Any, value: Any) -> None:
-    kind = (int, float) if isinstance(default, float) else type(default)
-    if (
-        default is None
-        or value is None
-        or (isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool))
-    ):
-        return
-    raise UserError(
-        f"{key}: {value!r} is not of the kind of its default, {default!r}", fix=f"for example {key}={default}"
-    )
 
 # %% ../../../nbs/core/compose.ipynb #c8c48886
 def stage_config(name: str, config: Config) -> StageConfig:

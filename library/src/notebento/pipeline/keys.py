@@ -38,7 +38,7 @@ class Parts(msgspec.Struct, frozen=True):
         """Their digest."""
         return sha256(msgspec.json.encode(self, order="sorted").decode())
 
-# %% ../../../nbs/pipeline/keys.ipynb #01399445
+# %% ../../../nbs/pipeline/keys.ipynb #1c91c084
 def parts(
     stage: str,
     declared: StageConfig,
@@ -61,12 +61,12 @@ def parts(
         environment={k: v for k, v in environment.items() if k != "threads"} | {"cpu": environment["cpu"]["features"]},
     )
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #dc31687a
 def chosen(declared: StageConfig, config: Config) -> dict[str, Any]:
     """The configuration that a stage receives."""
     return {group: plain(getattr(config, group)) for group in (*declared.groups, "seed", "threads")}
 
-# %% ../../../nbs/pipeline/keys.ipynb #213e973a
+# %% ../../../nbs/pipeline/keys.ipynb #222cccb6
 def named_files(name: str) -> list[Path]:
     """The files that `name` stands for: one, those of a folder, or those that match a pattern."""
     place = project_root() / name
@@ -77,7 +77,7 @@ def named_files(name: str) -> list[Path]:
     base = next(p for p in place.parents if not any(c in str(p) for c in "*?["))
     return sorted(p for p in base.glob(str(place.relative_to(base))) if p.is_file())
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #d7de51d5
 def _digests(name: str) -> str:
     """The digest of a file, or of all files of a folder or a pattern."""
     place, files = project_root() / name, named_files(name)
@@ -87,17 +87,17 @@ def _digests(name: str) -> str:
     return sha256(*(f"{p.relative_to(base).as_posix()} {digest(p)}" for p in files))
 
 
+@cache
+def _once(path: Path, modified: int) -> str:
+    return digest(path)
+
+# %% ../../../nbs/pipeline/keys.ipynb #1d78d7f0
 def outside(config: Mapping[str, Any]) -> list[str]:
     """The files that the stages of a run read beside their inputs, by its manifest's `config`."""
     stages = config["pipeline"]["stages"].values()
     return list(dict.fromkeys(name for stage in stages for name in stage.get("files", ()) if name))
 
-
-@cache
-def _once(path: Path, modified: int) -> str:
-    return digest(path)
-
-# %% ../../../nbs/pipeline/keys.ipynb #fdc8eed4
+# %% ../../../nbs/pipeline/keys.ipynb #f5948283
 Footprint = dict[str, tuple[int, ...]]  # path -> inode, size, times of the last change of content and of facts
 
 
@@ -113,12 +113,12 @@ def footprint(paths: Iterable[Path]) -> Footprint:
             found[str(path)] = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
     return found
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #ac0381ca
 def touched(before: Footprint, after: Footprint) -> list[str]:
     """The files that were written, replaced, made or removed between two footprints."""
     return [path for path in {**before, **after} if before.get(path) != after.get(path)]
 
-# %% ../../../nbs/pipeline/keys.ipynb #244cfa3f
+# %% ../../../nbs/pipeline/keys.ipynb #658d6adc
 def why(now: Parts, before: Parts | None, code: Iterable[Module], lock: str = "", old_lock: str = "") -> list[str]:
     """The reasons why `now` is not `before`: each names the cell, the configuration key, the input or the package.
 
@@ -135,12 +135,12 @@ def why(now: Parts, before: Parts | None, code: Iterable[Module], lock: str = ""
         *_environment_reasons(now.environment, before.environment, lock, old_lock),
     ]
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #5ca60a16
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any], form: str) -> list[str]:
     names = [n for n in {**before, **now} if now.get(n, "absent") != before.get(n, "absent")]
     return [form.format(n, now.get(n, "absent"), before.get(n, "absent")) for n in names]
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #7204ccb9
 def _code_reasons(
     now: Mapping[str, list[str]], before: Mapping[str, list[str]], texts: Mapping[str, list[Cell]]
 ) -> Iterator[str]:
@@ -155,13 +155,13 @@ def _code_reasons(
             elif kind != "equal":
                 yield from (f"{name}, code cell {n + 1}: {first_line(texts[name][n].source)}" for n in range(c, d))
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #20d953cf
 def first_line(source: str) -> str:
     """The first line of code in a cell."""
     lines = (line.strip() for line in source.splitlines())
     return next((line for line in lines if line and not line.startswith("#")), "")
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #cc6b0ff7
 def _environment_reasons(now: Mapping[str, Any], before: Mapping[str, Any], lock: str, old: str) -> Iterator[str]:
     for name in now:
         if now[name] == before.get(name):
@@ -173,7 +173,7 @@ def _environment_reasons(now: Mapping[str, Any], before: Mapping[str, Any], lock
         else:
             yield f"{name} is {now[name]}, was {before.get(name)}"
 
-
+# %% ../../../nbs/pipeline/keys.ipynb #94d8cfd4
 def locked(now: str, before: str) -> list[str]:
     """The packages in which two locks differ."""
     a, b = (
