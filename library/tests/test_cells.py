@@ -30,9 +30,6 @@ LONG_CELLS = {
     ("online/writer.ipynb", "_latest"),
     ("pipeline/code.ipynb", "LIBRARY"),
     ("pipeline/code.ipynb", "read_code"),
-    ("pipeline/plan.ipynb", "Run"),
-    ("pipeline/plan.ipynb", "Step"),
-    ("pipeline/plan.ipynb", "open_run"),
     ("registry/registry.ipynb", "Versions"),
 }
 
