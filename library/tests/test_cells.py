@@ -28,8 +28,6 @@ LONG_CELLS = {
     ("online/store.ipynb", "FeatureStore"),
     ("online/writer.ipynb", "Writer"),
     ("online/writer.ipynb", "_latest"),
-    ("pipeline/code.ipynb", "LIBRARY"),
-    ("pipeline/code.ipynb", "read_code"),
     ("registry/registry.ipynb", "Versions"),
 }
 
