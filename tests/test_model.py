@@ -8,7 +8,7 @@ import pytest
 import torch
 from notebento.core.compose import compose
 from notebento.core.config import TrainerConfig, build
-from notebento.models.base import Inputs, Rows, load
+from notebento.models.base import Inputs, Rows, load_fitted
 from notebento.models.lightgbm import LightGBM
 from notebento.training.callbacks import MovingAverage, OneCycle
 from notebento.training.trainer import LightningTrainer
@@ -44,7 +44,7 @@ def test_the_network_learns_and_answers_as_its_graph_does(tmp_path: Path) -> Non
     answers = fitted.predict(asked)
     assert np.mean((answers > 0.5) == asked.target) > 0.85
     fitted.save(tmp_path)
-    again = load(tmp_path)
+    again = load_fitted(tmp_path)
     assert (again.predict(asked) == answers).all()
     session = ort.InferenceSession(again.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
     (graph,) = session.run(None, {"numeric": asked.numeric, "categorical": asked.categorical})

@@ -19,7 +19,7 @@ from notebento.features.examples import examples, spread
 from notebento.models.bundle import Graph, Signature, golden, reference, write_bundle
 from notebento.online.store import FeatureStore
 from notebento.registry.registry import Lineage, Registry
-from notebento.serving.client import ask, free_port, running
+from notebento.serving.client import ask, free_port, running_server
 from notebento.serving.deploy import deploy
 from notebento.serving.responder import as_batch
 from notebento.serving.service import Deployment, load_version
@@ -122,7 +122,7 @@ def test_an_edit_of_the_features_after_registering_changes_no_answer_of_the_cham
     def answers() -> list[dict]:
         serve = msgspec.structs.replace(config.serve, port=free_port())
         home = deploy(RegistryConfig("service"), serve, store=store)
-        with running(home, serve) as port:
+        with running_server(home, serve) as port:
             status, text = ask(port, "/predict", body)
         assert status == 200, text
         return json.loads(text)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from notebento.core.config import Node, RegistryConfig, ServeConfig, plain
-from notebento.models.bundle import Field, Graph, Signature, golden, write_bundle
+from notebento.models.bundle import Graph, RecordField, Signature, golden, write_bundle
 from notebento.registry.registry import Lineage, Registry
 
 SETTINGS = ServeConfig("127.0.0.1", 0, 1, None, 64, 5000, 1, Node({"_target_": "toyfeatures.bento.Service"}))
@@ -45,8 +45,8 @@ class Toy:
 """
 SERVICE = """
 import bentoml
-from notebento.serving.service import METRICS, PredictionService, app
-@bentoml.service(name="toy", traffic={"timeout": 30}, metrics=METRICS)
+from notebento.serving.service import BENTOML_METRICS, PredictionService, app
+@bentoml.service(name="toy", traffic={"timeout": 30}, metrics=BENTOML_METRICS)
 @bentoml.asgi_app(app)
 class Service(PredictionService):
     pass
@@ -56,7 +56,11 @@ SCHEMA = Signature(
     target="late",
     numeric=("delay", "hour"),
     categorical=("carrier",),
-    record={"carrier": Field("string"), "sched_dep": Field("datetime"), "tailnum": Field("string", required=False)},
+    record={
+        "carrier": RecordField("string"),
+        "sched_dep": RecordField("datetime"),
+        "tailnum": RecordField("string", required=False),
+    },
     request=("hour",),
     features={"_target_": "toyfeatures.features.Toy"},
     threshold=0.6,

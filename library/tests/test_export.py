@@ -25,10 +25,10 @@ from notebento.models.bundle import (
     check_parity,
     describe_numbers,
     describe_strings,
-    differences,
     edge_rows,
     golden,
     golden_difference,
+    graph_differences,
     graph_facts,
     reference,
     write_bundle,
@@ -115,7 +115,7 @@ def test_doctored_graph_is_found_by_parity_and_by_golden(tmp_path):
     hour.CopyFrom(numpy_helper.from_array(np.float32(60.01), "hour"))
     graph = Graph(model.SerializeToString(), SIGNATURE)
     with pytest.raises(NotebentoError, match="graph and fitted model differ by .* at batch size 1, allowed is 1e-05"):
-        check_parity(differences(graph, by_hand(flights()), flights()))
+        check_parity(graph_differences(graph, by_hand(flights()), flights()))
     cases = golden(flights(), by_hand(flights()), SIGNATURE, ["row"] * 300)
     assert golden_difference(graph, cases) > 1e-5
 
@@ -123,12 +123,12 @@ def test_doctored_graph_is_found_by_parity_and_by_golden(tmp_path):
 def test_graph_of_a_fixed_batch_size_is_found():
     graph = Graph(toy(rows="7").SerializeToString(), SIGNATURE)
     with pytest.raises(NotebentoError, match="the graph fails at batch size 1"):
-        differences(graph, by_hand(flights()), flights())
+        graph_differences(graph, by_hand(flights()), flights())
 
 
 def test_parity_at_every_batch_size_and_at_the_edges():
     rows = pl.concat([flights(2100), edge_rows(flights()[:1], SIGNATURE)])
-    found = check_parity(differences(Graph(toy().SerializeToString(), SIGNATURE), by_hand(rows), rows))
+    found = check_parity(graph_differences(Graph(toy().SerializeToString(), SIGNATURE), by_hand(rows), rows))
     assert list(found) == [str(b) for b in BATCHES]
     assert max(found.values()) < 1e-6
 
@@ -154,7 +154,7 @@ def test_graph_answers_as_the_fitted_model(data, task, tmp_path):
     graph = Graph(fitted.to_onnx().SerializeToString(), signature)
     rows = pl.concat([frame, edge_rows(frame[:1], signature)]).drop("y")
     expected = fitted.predict(Rows.from_frame(rows, schema))
-    check_parity(differences(graph, expected, rows))
+    check_parity(graph_differences(graph, expected, rows))
     assert graph.predict(rows).shape == expected.shape
     assert graph.predict(rows[:0]).shape == expected[:0].shape
 

@@ -30,7 +30,7 @@ from notebento.online.sources import Folder
 from notebento.online.store import FeatureStore
 from notebento.serving.deploy import deploy, server
 from notebento.serving.inbox import Inbox
-from notebento.serving.lookup import Assembly, Found, Lookup, Names, from_examples, store_config
+from notebento.serving.lookup import Assembly, Lookup, Names, OnlineFeatures, from_examples, store_config
 from notebento.serving.responder import Responder
 
 pytestmark = pytest.mark.server
@@ -144,7 +144,7 @@ def service(folder, registry, store, contract=None, **environment):
 
 
 @pytest.mark.server
-def test_a_record_is_answered_with_what_was_told(toy, tmp_path):
+def test_an_answer_uses_the_ingested_rows(toy, tmp_path):
     folder, registry = toy
     store = settings_of(tmp_path)
     fill(store)
@@ -152,13 +152,13 @@ def test_a_record_is_answered_with_what_was_told(toy, tmp_path):
         (nothing,) = ask(client)
         assert nothing["degraded"] == {"missing": ["*"], "stale": ["*"]}
         assert nothing["probability"] == expected(None, None)
-        told = ingest(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
-        assert told == {"table": "flights", "told": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
+        reply = ingest(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
+        assert reply == {"table": "flights", "applied": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
         (answer,) = ask(client)
         assert "degraded" not in answer
         assert "sent" not in answer
         assert answer["probability"] == expected(40, 40 - 25)
-        assert ingest(client, NOON, flight(1, 9, 10)).json()["told"] == 0  # the same again changes nothing
+        assert ingest(client, NOON, flight(1, 9, 10)).json()["applied"] == 0  # the same again changes nothing
         assert ingest(client, NOON - timedelta(minutes=5), flight(1, 9, 99)).json()["ignored"] == 1
         assert ask(client)[0]["probability"] == answer["probability"]
         # several records, one read; an unknown carrier, a feature that the caller knows better, a request too early
@@ -192,7 +192,7 @@ WRONG = [
 ]
 
 
-def test_wrong_rows_are_named_and_nothing_of_them_is_told(toy, tmp_path):
+def test_a_request_with_a_wrong_row_names_it_and_applies_no_row(toy, tmp_path):
     folder, registry = toy
     store = settings_of(tmp_path)
     fill(store)
@@ -361,7 +361,7 @@ def test_examples_take_the_way_of_what_a_store_finds(morning, records):
     kept = pl.DataFrame(records, schema=types).hstack(looked.frame())
     at = [record["predict_at"] for record in records]
     live, replayed = (
-        lookup.inputs(records, Found(at, looked, looked.why)),
+        lookup.inputs(records, OnlineFeatures(at, looked, looked.why)),
         lookup.inputs(records, from_examples(many, kept)),
     )
     assert live[0].view(np.uint32).tolist() == _bits(replayed[0], live[0])
@@ -404,8 +404,8 @@ def test_the_makers_request_is_the_definition(morning):
 def test_an_inbox_refuses_before_anything_is_materialized(tmp_path):
     inbox = Inbox(many, store_settings(tmp_path), CONTRACTS)
     with pytest.raises(StoreError, match="not materialized"):
-        inbox.thread.submit(inbox.take, b'{"table": "flights", "rows": []}').result()
+        inbox.thread.submit(inbox.ingest, b'{"table": "flights", "rows": []}').result()
     with pytest.raises(RowError, match="the body has to be"):
-        inbox.thread.submit(inbox.take, b"{}").result()
+        inbox.thread.submit(inbox.ingest, b"{}").result()
     assert issubclass(RowError, UserError)
     inbox.close()

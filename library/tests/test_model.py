@@ -22,10 +22,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_
 from notebento.core.config import TrainerConfig, build
 from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources
-from notebento.models.base import Inputs, Rows, check_rows, combine, load
+from notebento.models.base import Inputs, Rows, check_rows, combine, load_fitted
 from notebento.models.distillation import out_of_fold, taught
 from notebento.models.lightgbm import LightGBM, parse_trees
-from notebento.models.network import Answer, TableNetwork
+from notebento.models.network import AnswerModule, TableNetwork
 from notebento.models.preparation import fit_scale
 from notebento.models.tabm import Embedding, answer_loss, fit_bins, members_loss
 from notebento.models.vocabulary import Vocabulary, with_vocabulary
@@ -139,7 +139,7 @@ def test_fit_predict_save_and_graph(name, numeric, categorical, least, model, tm
     rows = odd(validation)
     expected = fitted.predict(rows)
     fitted.save(tmp_path)
-    assert (load(tmp_path).predict(rows) == expected).all()
+    assert (load_fitted(tmp_path).predict(rows) == expected).all()
     assert not [f for f in tmp_path.iterdir() if f.suffix not in {".json", ".safetensors", ".txt"}]
 
     assert np.isfinite(expected).all()
@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_numbers_alone
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    load(tmp_path / "first").predict(validation)
+    load_fitted(tmp_path / "first").predict(validation)
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -292,14 +292,14 @@ def test_auxiliary_outcomes_are_learnt_and_stay_home(tmp_path):
     tensors = outcomes.prepare(rows).tensors["auxiliary"]
     assert tensors.shape == (len(y), 2) and tensors.isnan().all(1).sum() == (y > 300).sum()
     assert tensors[y <= 300].mean(0).numpy() == pytest.approx([(y[y <= 300] >= t).mean() for t in (100, 200)])
-    assert outcomes.network.output.weight.shape[2] == 3 and Answer(outcomes).network.output.weight.shape[2] == 1
+    assert outcomes.network.output.weight.shape[2] == 3 and AnswerModule(outcomes).network.output.weight.shape[2] == 1
     with torch.no_grad():
         logits = outcomes.network(*(outcomes.prepare(rows).tensors[n] for n in ("scaled", "flags", "codes")))
     assert np.corrcoef(logits[..., 2].mean(1), y >= 200)[0, 1] > 0.4  # it has learnt the outcome
     blind = Rows.from_frame(frame.drop("sick", "grade"), schema)
     assert np.abs(run(outcomes.to_onnx(), blind) - outcomes.predict(blind)).max() < 1e-5
     outcomes.save(tmp_path)
-    assert (load(tmp_path).predict(blind) == outcomes.predict(rows)).all()
+    assert (load_fitted(tmp_path).predict(blind) == outcomes.predict(rows)).all()
 
 
 def test_trees_agree_on_and_beside_every_threshold():
@@ -364,7 +364,7 @@ def test_data_that_nothing_can_be_learnt_from():
         with pytest.raises(UserError, match="names no feature"):
             model.fit(*table("breast_cancer", numeric=False, categorical=False), Loop())
     with pytest.raises(UserError, match="holds no fitted model"):
-        load(Path("nowhere"))
+        load_fitted(Path("nowhere"))
 
 
 def test_a_saved_network_names_its_settings_and_is_built_from_them(tmp_path):
@@ -372,10 +372,10 @@ def test_a_saved_network_names_its_settings_and_is_built_from_them(tmp_path):
     MODELS["tabm"].fit(train, validation, Loop(epochs=1)).save(tmp_path)
     facts = json.loads((tmp_path / "model.json").read_text())
     assert (facts["settings"]["_target_"], facts["settings"]["width"]) == ("networks.TabM", 24)
-    assert load(tmp_path).settings == MODELS["tabm"]
+    assert load_fitted(tmp_path).settings == MODELS["tabm"]
     (tmp_path / "model.json").write_text(json.dumps(facts | {"settings": {"_target_": "networks.TabN"}}))
     with pytest.raises(UserError, match=r"_target_ 'networks.TabN': module 'networks' has no attribute 'TabN'"):
-        load(tmp_path)
+        load_fitted(tmp_path)
 
 
 def test_settings_that_do_not_say_what_the_network_is():
@@ -418,7 +418,7 @@ def test_a_fitted_model_whose_class_is_gone(tmp_path):
     with pytest.raises(
         UserError, match=r"written by yours.FittedPrior, which cannot be imported: No module named 'yours'"
     ):
-        load(tmp_path)
+        load_fitted(tmp_path)
 
 
 def test_columns_that_do_not_fit_the_schema():

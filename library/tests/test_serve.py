@@ -41,7 +41,7 @@ from notebento.core.errors import NotebentoError, UserError
 from notebento.models.bundle import Signature, golden
 from notebento.registry.registry import Registry
 from notebento.serving.deploy import deploy, server
-from notebento.serving.request import Reader, RequestError
+from notebento.serving.request import RecordReader, RequestError
 from notebento.serving.responder import Batcher, Responder, as_batch, check_golden
 
 pytestmark = pytest.mark.server
@@ -291,7 +291,7 @@ def responder(task: str, answer: np.ndarray, classes=None) -> Responder:
 
 def test_every_task_has_its_answer():
     schema = Signature(task="regression", target="t", numeric=("x",), categorical=())
-    asked = Reader(schema).read(b'{"records": [{"x": 1}]}')
+    asked = RecordReader(schema).read(b'{"records": [{"x": 1}]}')
     regression = responder("regression", np.float32(7.5)).answers(asked)
     said = json.loads(msgspec.json.encode(regression))[0]
     assert said.keys() == {"prediction_id", "prediction", "version", "variant"}
@@ -308,7 +308,7 @@ def test_every_task_has_its_answer():
 
 def test_names_may_be_anything():
     names = ("sepal length (cm)", "class", "f0", "é ✈", "a`b")
-    reader = Reader(Signature(task="regression", target="t", numeric=names, categorical=()))
+    reader = RecordReader(Signature(task="regression", target="t", numeric=names, categorical=()))
     body = {"records": [{name: float(i) for i, name in enumerate(names)}]}
     assert reader.frame(reader.read(json.dumps(body).encode())).row(0) == (0.0, 1.0, 2.0, 3.0, 4.0)
     with pytest.raises(RequestError) as error:

@@ -20,7 +20,7 @@ from notebento.core.artifacts import digest
 from notebento.core.config import Config, Node, PipelineConfig, StageConfig, build
 from notebento.core.errors import NotebentoError, UserError
 from notebento.core.stage import Stage
-from notebento.models.base import TensorRows, load
+from notebento.models.base import TensorRows, load_fitted
 from notebento.training.calibration import calibrated
 from notebento.training.callbacks import Batches, one_cycle, seed_of
 from notebento.training.job import Job, facts, fit
@@ -265,7 +265,7 @@ def test_two_devices_learn_what_one_learns_and_agree(tmp_path, capsys):
     saved(fitted, tmp_path / "fitted")
     digests = {digest(folder) for folder in (tmp_path / "ranks" / "0", tmp_path / "ranks" / "1", tmp_path / "fitted")}
     assert len(digests) == 1
-    assert load(tmp_path / "fitted").temperature == 1.0
+    assert load_fitted(tmp_path / "fitted").temperature == 1.0
 
 
 def test_a_process_that_dies_is_named_with_its_last_words(tmp_path):

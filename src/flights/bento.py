@@ -7,10 +7,10 @@ __all__ = ['Service']
 
 # %% ../../nbs/09_bento.ipynb #e224e185
 import bentoml
-from notebento.serving.service import METRICS, PredictionService, app
+from notebento.serving.service import BENTOML_METRICS, PredictionService, app
 
 # %% ../../nbs/09_bento.ipynb #86884bac
-@bentoml.service(name="predictions", traffic={"timeout": 30}, metrics=METRICS)
+@bentoml.service(name="predictions", traffic={"timeout": 30}, metrics=BENTOML_METRICS)
 @bentoml.asgi_app(app)
 class Service(PredictionService):
     """What clients of this project talk to."""

@@ -91,8 +91,8 @@ def test_a_bento_answers_as_before_when_library_and_project_change(bento, home, 
     assert text != changed.read_text()
     changed.write_text(text)
     write_package(tmp_path, features=FEATURES.replace(".dt.hour()", ".dt.minute()"))
-    code = "from notebento.serving.responder import say; from notebento.models.bundle import Signature as S;"
-    code += "print(say(1.0, S(task='binary', target='t', numeric=(), categorical=()), 0.5)['probability'])"
+    code = "from notebento.serving.responder import decode_answer; from notebento.models.bundle import Signature as S;"
+    code += "print(decode_answer(1.0, S(task='binary', target='t', numeric=(), categorical=()), 0.5)['probability'])"
     environment = {"PYTHONPATH": str(tmp_path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "0.5"
     assert answers(bento, tmp_path, **environment) == expected(records(50))

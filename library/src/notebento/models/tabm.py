@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .base import Task
-from .preparation import quantiles
+from .preparation import column_quantiles
 
 # %% ../../../nbs/models/tabm.ipynb #531c91e3
 class Embedding(nn.Module):
@@ -47,7 +47,7 @@ def fit_bins(embedding: Embedding, scaled: np.ndarray, known: np.ndarray, clip: 
     embedding.left[:] = 2 * clip  # equal quantiles make fewer bins; the others stay where no value is
     for j in range(scaled.shape[1]):
         values = scaled[known[:, j], j]
-        cuts = quantiles(values, np.linspace(0, 1, bins + 1)) if values.size else np.zeros(1)
+        cuts = column_quantiles(values, np.linspace(0, 1, bins + 1)) if values.size else np.zeros(1)
         edges = torch.from_numpy(cuts).float().unique()
         embedding.left[j, 1 : len(edges)] = edges[:-1]
         embedding.width[j, 1 : len(edges)] = edges.diff()

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from .inbox import Taken
-from .request import KINDS, LARGEST
+from .inbox import Ingested
+from .request import FIELD_TYPES, LARGEST
 from .responder import Answer, Responder
 
 # %% ../../../nbs/serving/openapi.ipynb #232c7403
 def record_shape(responder: Responder) -> dict[str, Any]:
     """The schema of a record."""
-    shapes: dict[str, dict[str, Any]] = {kind: {"type": kind} for kind in KINDS}
+    shapes: dict[str, dict[str, Any]] = {kind: {"type": kind} for kind in FIELD_TYPES}
     shapes["number"] |= {"minimum": -LARGEST, "maximum": LARGEST}
     shapes["datetime"] = {"type": "string", "format": "date-time"}
     fields = responder.reader.asked
@@ -74,8 +74,8 @@ def events_route(responder: Responder) -> dict[str, Any]:
     tables = list(dict.fromkeys(view.events.table.name for view in responder.views.views))
     table, rows = {"type": "string", "enum": tables}, {"type": "array", "items": {"type": "object"}}
     at = {"type": "string", "format": "date-time"}
-    _, shapes = msgspec.json.schema_components([Taken], ref_template="#/components/schemas/{name}")
-    answered = {"200": {"description": "what became of them", "content": _content(shapes["Taken"])}}
+    _, shapes = msgspec.json.schema_components([Ingested], ref_template="#/components/schemas/{name}")
+    answered = {"200": {"description": "what became of them", "content": _content(shapes["Ingested"])}}
     return {
         "post": {
             "summary": "Ingest rows as they are known `at` a time, now if none is given, into the feature store",

@@ -22,7 +22,7 @@ from ..core.config import TrainerConfig, build, convert, plain
 from ..core.errors import UserError, nearest
 from ..core.stage import Stage
 from ..data.split import split_of
-from ..models.base import Fitted, Model, Rows, load
+from ..models.base import Fitted, Model, Rows, load_fitted
 from .callbacks import best_of
 from .processes import end_with_parent, supervise, torchrun
 from .trainer import LightningTrainer
@@ -120,7 +120,7 @@ def _fit_in_processes(job: Job, stream: TextIO | None) -> Fitted:
     module = ["notebento", "train-worker", job.run_dir]
     command = torchrun(module, job.trainer, Path(job.work) / "torchrun")
     supervise(command, stream, job.threads // job.trainer.devices)
-    fitted = load(result)
+    fitted = load_fitted(result)
     fitted.history = json.loads((result / "history.json").read_text())
     return fitted
 
