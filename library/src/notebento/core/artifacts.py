@@ -63,7 +63,7 @@ def remove(path: Path) -> None:
     """Remove a file, a link or a folder, if it is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
-
+# %% ../../../nbs/core/artifacts.ipynb #e721e062
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write a file or a folder to; it becomes `path` when the block ends well, and vanishes otherwise.
@@ -102,7 +102,7 @@ def save(path: Path, value: Any) -> Path:
             value.savefig(part, format=path.suffix[1:], bbox_inches="tight", dpi=120)
     return path
 
-
+# %% ../../../nbs/core/artifacts.ipynb #9c3f469e
 def _scalar(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy's scalars and arrays
         return value.tolist()
@@ -208,7 +208,7 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
     }
 
-
+# %% ../../../nbs/core/artifacts.ipynb #be02d3c7
 def _installed(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -39,7 +39,7 @@ class Node(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"Node({plain(self)})"
 
-
+# %% ../../../nbs/core/config.ipynb #40371624
 def _node(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Node(value)
@@ -54,7 +54,7 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
-
+# %% ../../../nbs/core/config.ipynb #360607fb
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The values in nested mappings, by dotted name: `trainer.epochs`, 8. An empty mapping is a value."""
     if isinstance(value, Mapping) and value:
@@ -84,7 +84,7 @@ def imported(target: str) -> Any:
     except (ImportError, AttributeError, ValueError) as e:
         raise UserError(f"_target_ {target!r}: {e}", fix="name an importable class: package.module.Class") from e
 
-
+# %% ../../../nbs/core/config.ipynb #29d93afb
 def aliased(value: Any, aliases: Mapping[str, str]) -> Any:
     """`value` as plain values, in which each `_target_`, nested ones too, has its package by its alias."""
     if isinstance(value, Mapping):
@@ -130,7 +130,7 @@ class ColumnContract(Frozen, frozen=True):
     allowed: tuple[bool | int | float | str, ...] | None = None
     pattern: str | None = None  # a regular expression
 
-
+# %% ../../../nbs/core/config.ipynb #d669be48
 class TableContract(Frozen, frozen=True):
     """What a table's rows must be."""
 
@@ -193,7 +193,7 @@ class RangeConfig(Frozen, frozen=True):
     step: float | int | None = None
     choices: list[bool | int | float | str] | None = None
 
-
+# %% ../../../nbs/core/config.ipynb #be60dd19
 class TuneConfig(Frozen, frozen=True):
     """What a search tries, and how long."""
 
@@ -213,7 +213,7 @@ class BoundConfig(Frozen, frozen=True):
     min: float | None = None
     max: float | None = None
 
-
+# %% ../../../nbs/core/config.ipynb #f7fb954b
 class EvaluateConfig(Frozen, frozen=True):
     """What is measured, beside what, and what a release must reach."""
 
@@ -280,7 +280,7 @@ class StageConfig(Frozen, frozen=True):
     timeout: float | None = None  # seconds, then the stage has failed; null: as long as it takes
     retries: int = 0  # how often it is tried again when it broke, though not when the input was wrong
 
-
+# %% ../../../nbs/core/config.ipynb #f521117a
 class PipelineConfig(Frozen, frozen=True):
     """The stages; their order follows from inputs and outputs."""
 

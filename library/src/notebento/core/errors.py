@@ -24,13 +24,13 @@ class NotebentoError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
-
+# %% ../../../nbs/core/errors.ipynb #415e4d90
 class GateError(NotebentoError):
     """A check or a gate said no."""
 
     exit_status = 1
 
-
+# %% ../../../nbs/core/errors.ipynb #b09719f5
 class UserError(NotebentoError):
     """The user's input is wrong: a name, a value, a file, the data."""
 

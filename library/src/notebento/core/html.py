@@ -20,12 +20,12 @@ class Html(str):
     def _repr_html_(self) -> str:
         return self
 
-
+# %% ../../../nbs/core/html.ipynb #e7a0c20e
 def joined(*parts: object) -> Html:
     """`parts` one after the other; what is not `Html` is escaped."""
     return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts))
 
-
+# %% ../../../nbs/core/html.ipynb #ecfe13e3
 def tag(name: str, *content: object, **attributes: object) -> Html:
     """An element. In the attributes' names `_` stands for `-`, and one at the end for nothing."""
     given = "".join(f' {k.rstrip("_").replace("_", "-")}="{html.escape(str(v))}"' for k, v in attributes.items())
@@ -106,7 +106,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-
+# %% ../../../nbs/core/html.ipynb #d4136cff
 def page(title: str, *body: object, style: str = "", script: str = "") -> str:
     """A self-contained HTML page; what it alone needs of `style` and `script` comes after what all have."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -32,7 +32,7 @@ def package_files(folder: Path) -> list[Path]:
     """The modules of the package in `folder`, in order."""
     return sorted(p for p in folder.rglob("*.py") if p.name != "_modidx.py" and "__pycache__" not in p.parts)
 
-
+# %% ../../../nbs/core/package.ipynb #d75d123c
 def package_listing(folder: Path) -> list[str]:
     """A line for each module of the package in `folder`: its path, from the package's name on, and its digest."""
     return [
@@ -40,7 +40,7 @@ def package_listing(folder: Path) -> list[str]:
         for p in package_files(folder)
     ]
 
-
+# %% ../../../nbs/core/package.ipynb #c67d61a0
 def package_digest(folder: Path) -> str:
     """The digest of the package in `folder`."""
     return hashlib.sha256("\n".join(package_listing(folder)).encode()).hexdigest()
@@ -57,7 +57,7 @@ def check_relative(folder: Path) -> None:
                     fix="import it in an exported cell, where nbdev makes the import relative",
                 )
 
-
+# %% ../../../nbs/core/package.ipynb #e2e86be9
 def _absolute_imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """The modules that code imports by their full names, and where."""
     for node in ast.walk(tree):

@@ -172,7 +172,7 @@ def _input(stage: Stage, name: str) -> Path:
         raise UserError(f"stage '{stage.name}' has no input '{name}'.{close}", fix="declare it in conf/pipeline/")
     return stage.inputs[name]
 
-
+# %% ../../../nbs/core/stage.ipynb #3c64e35f
 def _output(stage: Stage, name: str) -> Path:
     outputs = stage.declared.outputs + stage.declared.recorded
     if name not in outputs:

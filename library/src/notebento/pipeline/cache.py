@@ -27,7 +27,7 @@ def files_of(path: Path) -> dict[str, Path]:
         return {"": path}
     return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #5bdf4ae0
 def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where the disk cannot link. What was there is replaced."""
     if target.exists() and target.samefile(source):
@@ -40,7 +40,7 @@ def link(source: Path, target: Path) -> None:
                 raise
             shutil.copy2(source, part)
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #902b4642
 def copy(source: Path, target: Path) -> None:
     """Make `target` a copy of `source` that may be edited."""
     with atomic_write(target) as part:
@@ -54,7 +54,7 @@ class Blob(msgspec.Struct, frozen=True):
     bytes: int
     modified: int  # nanoseconds
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #686df1fb
 class CachedArtifact(msgspec.Struct, frozen=True):
     """An artifact in the cache: one file, or the files of a folder by their relative paths."""
 
@@ -114,7 +114,7 @@ def _put(file: Path, blobs: Blobs, own: bool) -> Blob:
     facts = blob.stat()
     return Blob(found, facts.st_size, facts.st_mtime_ns)
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #8cf61c8e
 def _is_whole(path: Path, blob: Blob, every_byte: bool) -> bool:
     if not path.exists():
         return False
@@ -163,7 +163,7 @@ class Records:
     def _record(self, stage: str, key: str) -> Path:
         return self.folder / "records" / stage / f"{key}.record"
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #e8bb146c
 def _read(path: Path) -> Record | None:
     try:
         mark, _, content = path.read_bytes().partition(b"\n")
@@ -217,7 +217,7 @@ def collect_garbage(cache: Cache, keys: Collection[str], dry_run: bool = False) 
     finally:
         release()
 
-
+# %% ../../../nbs/pipeline/cache.ipynb #8656a086
 def _unused(folder: Path, keys: Collection[str]) -> list[Path]:
     records = {p: p.stem in keys for p in folder.glob("records/*/*.record")}
     kept = [r for path, needed in records.items() if needed and (r := _read(path))]

@@ -158,7 +158,7 @@ def recalled(path: Path, package: str = "", remember: bool = True) -> Code:
             save(place, code)
         return code
 
-
+# %% ../../../nbs/pipeline/code.ipynb #b1964797
 @cache
 def _version() -> str:
     spec = importlib.util.find_spec("notebento.pipeline.code")
@@ -249,7 +249,7 @@ def _find(project: Project, name: str) -> Module | None:
                 return Module(file.relative_to(folder).as_posix(), file, _cells(project, name, file))
     return None
 
-
+# %% ../../../nbs/pipeline/code.ipynb #be5920a8
 def _cells(project: Project, name: str, file: Path) -> list[Cell]:
     if name in project.behind:
         return project.read(project.behind[name].notebook).exports

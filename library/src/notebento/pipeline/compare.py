@@ -38,7 +38,7 @@ def _table_difference(a: Path, b: Path) -> str:
     found.append(_value_difference(one, two))
     return "; ".join(f for f in found if f) or "the same values, written differently"
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #be08ec79
 def _column_names(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     single = [n for n in {**one, **two} if (n in one) != (n in two)]
     only = [f"column {n} is only in the {'first' if n in one else 'second'}" for n in single]
@@ -100,7 +100,7 @@ def _text_difference(a: Path, b: Path) -> str:
     said = (cut(repr(found[row]), 80) if row < len(found) else "nothing" for found in lines)
     return f"line {row + 1}: {' and '.join(said)}"
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #da9e509f
 def _first_byte(one: bytes, two: bytes) -> int:
     """The offset of the first byte that differs, found a block at a time."""
     block = 1 << 16
@@ -142,7 +142,7 @@ class Change(msgspec.Struct):
     new: Any
     stages: list[str] = []  # that it concerns
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #324ebdef
 class CellChange(msgspec.Struct):
     """Code cells that were changed, added or removed."""
 
@@ -159,7 +159,7 @@ class ColumnChange(msgspec.Struct):
     mean: tuple[float | None, float | None]
     missing: tuple[float, float]  # share of nulls
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #02d74f17
 class TableChange(msgspec.Struct):
     """A table before and after."""
 
@@ -199,7 +199,7 @@ def cell_changes(old: Cells, new: Cells, texts: tuple[Cells, Cells]) -> Iterator
                 diff = list(difflib.unified_diff(one, two, n=1, lineterm=""))[3:]
                 yield f"{name}, code cell {c + 1}", diff or ["its text is not in the cache any more"]
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #309a4c59
 def _lines(cells: list[str]) -> list[str]:
     return [line for cell in cells for line in cell.splitlines()]
 
@@ -321,7 +321,7 @@ def _gone(both: Both, one: Manifest, two: Manifest) -> list[str]:
     said = "the cells of {0} in {1} are not in the cache any more"
     return [said.format(", ".join(g), m.run_id) for g, m in zip(gone, (one, two), strict=True) if g]
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #6ae590ed
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """The leaves that differ: name, old, new."""
     one, two = dict(leaves(old)), dict(leaves(new))

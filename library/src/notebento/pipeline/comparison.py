@@ -24,7 +24,7 @@ from .report import json_artifact, results
 # %% ../../../nbs/pipeline/comparison.ipynb #ff254a4f
 MOST = 12  # rows or lines in a block
 
-
+# %% ../../../nbs/pipeline/comparison.ipynb #6bb09ea9
 class Block(msgspec.Struct):
     """A part of a page."""
 
@@ -72,7 +72,7 @@ def _gain(metric: Change) -> str:
     pair = [i.value for i in (metric.old, metric.new) if i]
     return f"{pair[1] - pair[0]:+.4f}" if len(pair) == 2 and None not in pair else ""
 
-
+# %% ../../../nbs/pipeline/comparison.ipynb #7b3b8b74
 def _counted(found: TableChange) -> str:
     """A table's name, and what happened to its rows."""
     rows = f"{found.rows[0]:,} → {found.rows[1]:,} rows"
@@ -113,7 +113,7 @@ def write_comparison(why: Comparison, path: Path) -> Path:
     """Write the page that says why two runs differ."""
     return save_text(path, page(f"{why.runs[0]} and {why.runs[1]}", *map(framed, blocks(why))))
 
-
+# %% ../../../nbs/pipeline/comparison.ipynb #1c4ec3fb
 def framed(block: Block) -> Html:
     """A block as a part of a page."""
     if not (block.rows or block.lines):
@@ -217,7 +217,7 @@ def write_sweep(rows: list[dict[str, Any]], path: Path) -> Path:
     parts = [framed(sweep_block(rows)), *plots, tag("h2", "Reports"), *_links(rows, path.parent)]
     return save_text(path, page("Sweep", *parts))
 
-
+# %% ../../../nbs/pipeline/comparison.ipynb #eddc605d
 def _links(rows: list[dict[str, Any]], start: Path) -> Iterator[Html]:
     for row in rows:
         there = Path(os.path.relpath(row["folder"], start), "report.html").as_posix()

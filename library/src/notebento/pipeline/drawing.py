@@ -20,7 +20,7 @@ def declared_in(manifest: Manifest, stage: str) -> dict[str, Any]:
     """What conf/pipeline declared for a stage."""
     return manifest.config.get("pipeline", {}).get("stages", {}).get(stage, {})
 
-
+# %% ../../../nbs/pipeline/drawing.ipynb #215a903a
 def edges(manifest: Manifest) -> dict[tuple[str, str], list[str]]:
     """Who hands which artifacts to whom."""
     declared = {name: declared_in(manifest, name) for name in manifest.stages}
@@ -80,7 +80,7 @@ def lanes(row: Mapping[str, int], edges: Iterable[tuple[str, str]]) -> dict[str,
 # %% ../../../nbs/pipeline/drawing.ipynb #ac2c4029
 _WIDTH, _HIGH, _GAP, _LANE = 360, 50, 30, 12  # of the drawing, a box, between two rows, and of a lane, in pixels
 
-
+# %% ../../../nbs/pipeline/drawing.ipynb #5770fafb
 def dag(manifest: Manifest) -> Html:
     """The stages and what they hand on, as a drawing."""
     lines = edges(manifest)
@@ -161,7 +161,7 @@ def marks(found: Interval, at: Callable[[float], float], y: float) -> Html:
     bar = tag("path", d=f"M{low:.1f} {y}H{high:.1f}", class_="bar")
     return joined(bar, tag("circle", cx=f"{at(found.value):.1f}", cy=y, r=3.5))
 
-
+# %% ../../../nbs/pipeline/drawing.ipynb #006b9a90
 def whisker(found: Interval, least: float, most: float, zero: float | None = None) -> Html:
     """The interval as a line and its value as a dot, between `least` and `most`; `zero` is marked."""
     at = scale(least, most, 4, 116)

@@ -71,13 +71,13 @@ class StageError(NotebentoError):
         self.exit_status = _STATUS.get(error, NotebentoError.exit_status)
         self.retry = retry and error not in _STATUS  # wrong input stays wrong
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #60bfe32d
 _STATUS = {e.__name__: e.exit_status for e in (UserError, GateError)}
 
 # %% ../../../nbs/pipeline/engine.ipynb #36755fe3
 _LAUNCH = "from notebento.pipeline.leash import launch_kernel; launch_kernel()"
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #e5373f02
 class Kernel:
     """A Jupyter kernel, started at once and ready a moment later; its sockets are in `folder`."""
 
@@ -109,7 +109,7 @@ def interrupt(kernel: Kernel) -> None:
     with suppress(ProcessLookupError):
         os.killpg(kernel.process.pid, signal.SIGINT)
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #4ada13d0
 def kill(kernel: Kernel) -> None:
     """End the kernel and every process below it."""
     import psutil
@@ -177,7 +177,7 @@ def execute(job: Job, kernel: Kernel, tell: Callable[[str], None]) -> None:
     finally:
         late.cancel()
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #8420bee1
 def _death(status: int) -> str:
     if status == -signal.SIGKILL:
         return "killed from outside: most often because memory ran out"
@@ -245,7 +245,7 @@ def _run(job: Job, started: "Future[Kernel]", tell: Callable[[str], None], kerne
         disconnect(kernel)
         kernels.discard(started)
 
-
+# %% ../../../nbs/pipeline/engine.ipynb #f4b7914f
 def _end(kernels: list[Kernel], jobs: list["Future[None]"]) -> None:
     try:
         for kernel in kernels:

@@ -54,7 +54,7 @@ def history(folder: Path) -> Iterator[Brief]:
         dead = brief.status == "running" and _is_dead(path.parent)
         yield msgspec.structs.replace(brief, status="interrupted") if dead else brief
 
-
+# %% ../../../nbs/pipeline/history.ipynb #ce87d66e
 def _is_dead(run_dir: Path) -> bool:
     release = lock(run_dir / ".lock")
     if release:

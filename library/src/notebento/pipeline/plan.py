@@ -30,7 +30,7 @@ from ..registry.registry import champion_folder
 # %% ../../../nbs/pipeline/plan.ipynb #cf9f646b
 PARAMETERS = ["overrides", "run_dir"]
 
-
+# %% ../../../nbs/pipeline/plan.ipynb #1f0ad0b5
 def check_notebook(project: Project, notebook: str) -> None:
     """Raise `UserError` unless the notebook is there and takes what the pipeline gives."""
     if notebook not in project.notebooks:

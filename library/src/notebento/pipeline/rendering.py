@@ -46,7 +46,7 @@ def cleaned(text: str) -> Html:
         )
     )
 
-
+# %% ../../../nbs/pipeline/rendering.ipynb #c34b7db6
 def _own_pictures(element: str, attribute: str, value: str) -> str | None:
     """A picture is part of the page, a link is none of its data."""
     allowed = {"src": ("data:image/",), "href": ("https://", "http://", "#")}.get(attribute, ("",))
@@ -156,7 +156,7 @@ def _captions(cells: list[dict[str, Any]]) -> dict[int, str]:
     before = ["".join(c["source"]) for c in cells[: drawn[0]] if c["cell_type"] == "markdown"]
     return {drawn[0]: _first_sentence(before[-1]) if before else ""}
 
-
+# %% ../../../nbs/pipeline/rendering.ipynb #22cf4766
 def _draws(output: dict[str, Any]) -> bool:
     return any(kind in output.get("data", {}) for kind in _IMAGES)
 

@@ -28,7 +28,7 @@ def results(manifest: Manifest, run_dir: Path) -> tuple[dict[str, PartMetrics], 
     differences = (json_artifact(manifest, run_dir, "comparison.json") or {}).get("differences")
     return _metrics(json_artifact(manifest, run_dir, "metrics.json")), _metrics(differences)
 
-
+# %% ../../../nbs/pipeline/report.ipynb #964a86a9
 def json_artifact(manifest: Manifest, run_dir: Path, name: str) -> Any:
     """What the JSON artifact `name` holds, or None when it is not there or cannot be read."""
     artifact = manifest.artifacts().get(name)
@@ -37,7 +37,7 @@ def json_artifact(manifest: Manifest, run_dir: Path, name: str) -> Any:
     except (OSError, ValueError):
         return None
 
-
+# %% ../../../nbs/pipeline/report.ipynb #1bb3cb04
 def _metrics(found: Any) -> dict[str, PartMetrics]:
     try:
         return msgspec.convert(found or {}, dict[str, PartMetrics])
@@ -51,7 +51,7 @@ def metric_table(models: PartMetrics) -> Html:
     metrics = dict.fromkeys(m for found in models.values() for m in found)
     return table(["", *names], ([m, *(_with_bounds(models[n].get(m, Interval())) for n in names)] for m in metrics))
 
-
+# %% ../../../nbs/pipeline/report.ipynb #5d53e23b
 def ranked(models: PartMetrics) -> list[str]:
     """The models' names: ours, then by how near they come to it in the first metric."""
     metric = next((m for found in models.values() for m in found), "")
@@ -88,7 +88,7 @@ class Check(msgspec.Struct):
     passed: bool
     reason: str = ""
 
-
+# %% ../../../nbs/pipeline/report.ipynb #6efa86ab
 class Verdict(msgspec.Struct):
     """What the gate says."""
 
@@ -96,7 +96,7 @@ class Verdict(msgspec.Struct):
     reasons: list[str] = []
     checks: list[Check] = []
 
-
+# %% ../../../nbs/pipeline/report.ipynb #0060f86e
 def verdict(manifest: Manifest, run_dir: Path) -> Verdict | None:
     """What the gate of this run said, if it came to that."""
     gates = [g for name in manifest.stages if (g := declared_in(manifest, name).get("gate"))]
@@ -124,7 +124,7 @@ def _because(record: StageRecord) -> str:
 def _marked(record: StageRecord) -> str:
     return f"changed while it ran, not cached: {', '.join(record.changed)}" if record.changed else ""
 
-
+# %% ../../../nbs/pipeline/report.ipynb #60aa5766
 def size(count: float) -> str:
     """`count` bytes as people read them."""
     for unit in ("B", "kB", "MB"):
@@ -137,7 +137,7 @@ def size(count: float) -> str:
 def _artifact(name: str, artifact: Artifact) -> list[object]:
     return [name, size(artifact.bytes), tag("code", artifact.digest[:12])]
 
-
+# %% ../../../nbs/pipeline/report.ipynb #05f4bcc5
 def _stage(name: str, record: StageRecord, run_dir: Path, fragment: Html) -> Html:
     head = joined(
         tag("span", state(record), class_=f"state {state(record)}"),
@@ -172,7 +172,7 @@ def _lineage(manifest: Manifest, run_dir: Path) -> Iterator[Html]:
     outside = [[*_artifact(n, a), "from outside", a.path] for n, a in manifest.external.items()]
     yield table(["artifact", "size", "digest", "stage", "run"], outside + rows)
 
-
+# %% ../../../nbs/pipeline/report.ipynb #9000abc3
 def _run(run: str, manifest: Manifest, run_dir: Path) -> Html:
     """A run, linked where its report lies beside this one."""
     if run == manifest.run_id:
@@ -251,7 +251,7 @@ def _overridden(manifest: Manifest) -> Html:
     words = (joined(tag("code", o), " ") for o in manifest.overrides)
     return joined("with ", *words) if manifest.overrides else joined("configuration as it is in conf/")
 
-
+# %% ../../../nbs/pipeline/report.ipynb #c4e5c744
 def _told(manifest: Manifest) -> str:
     """How much of a run was computed, and what the cache saved."""
     ran = [r for r in manifest.stages.values() if not r.cached and r.seconds]

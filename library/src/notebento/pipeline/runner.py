@@ -36,7 +36,7 @@ def claim(run: Run) -> Callable[[], None]:
     run.save()
     return held.close
 
-
+# %% ../../../nbs/pipeline/runner.ipynb #4278ba4b
 def _wait(take_lock: Callable[[], Callable[[], None] | None]) -> Callable[[], None]:
     while (release := take_lock()) is None:
         time.sleep(0.1)

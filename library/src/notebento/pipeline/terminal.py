@@ -39,7 +39,7 @@ def stage_line(stage: str, record: StageRecord) -> str:
         line += f"   [yellow]changed while it ran, not cached: {escape(', '.join(record.changed))}[/]"
     return line
 
-
+# %% ../../../nbs/pipeline/terminal.ipynb #2f36c039
 def shorten(why: list[str]) -> str:
     """The first of several reasons, and how many there are besides."""
     return f"{why[0]}{f', and {len(why) - 1} more' if len(why) > 1 else ''}" if why else ""
@@ -90,7 +90,7 @@ def result_table(metrics: dict[str, Any], title: str) -> Table:
         table.add_row(metric, shown(values[0], bounds=True), *(shown(v) for v in values[1:]))
     return table
 
-
+# %% ../../../nbs/pipeline/terminal.ipynb #179261a7
 def shown(metric: dict[str, float | None] | None, bounds: bool = False) -> str:
     """A metric's value for a table, and its interval if it has one."""
     if not metric or metric["value"] is None:
@@ -125,7 +125,7 @@ def leading(overrides: list[str]) -> list[str]:
     """Those of `overrides` that decide which registry, store and service are meant, as one types them."""
     return [shlex.quote(o) for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] in LEADING]
 
-
+# %% ../../../nbs/pipeline/terminal.ipynb #e1e3821f
 def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Callable[[str], None]) -> None:
     config: Config = convert(manifest.config, Config)
     same = leading(manifest.overrides)

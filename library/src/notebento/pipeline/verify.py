@@ -60,7 +60,7 @@ def clone(manifest: Manifest, to: Path) -> Path:
 
 _HERE = "verify --here repeats it from the working tree"
 
-
+# %% ../../../nbs/pipeline/verify.ipynb #7a5cf9d5
 def _git(*command: str) -> None:
     done = subprocess.run(["git", *command], capture_output=True, text=True)
     if done.returncode:
