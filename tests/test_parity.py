@@ -14,7 +14,7 @@ from notebento.core.compose import compose
 from notebento.data.snapshot import contracts_of, take
 from notebento.features.schema import rows_of, seen_before
 from notebento.online.ingest import Follower, follow
-from notebento.online.materialize import as_told
+from notebento.online.materialize import row_history
 from notebento.online.parity import check
 from notebento.online.sources import Folder
 from notebento.online.store import FeatureStore
@@ -79,7 +79,7 @@ def test_two_days_are_the_same_online_to_the_bit(year, store):
     end = BEGIN + 2 * DAY
     found = check(flights, store, rows, near(tables, end), BEGIN, end, 3 * HOUR)
     assert not found.differences
-    assert found.rows > 1_500 and found.features > 150 and found.told > 5_000
+    assert found.rows > 1_500 and found.features > 150 and found.rows_applied > 5_000
 
 
 @pytest.mark.nightly
@@ -88,7 +88,7 @@ def test_a_month_is_the_same_online_to_the_bit(year, store):
     end = BEGIN + 28 * DAY
     found = check(flights, store, rows, near(tables, end), BEGIN, end, 3 * HOUR)
     assert not found.differences
-    assert found.rows > 24_000 and found.features > 150 and found.told > 90_000
+    assert found.rows > 24_000 and found.features > 150 and found.rows_applied > 90_000
 
 
 @pytest.mark.nightly
@@ -108,7 +108,7 @@ def test_a_day_as_a_stream_is_the_same_as_the_table(year, tmp_path):
         store.materialize(near(tables, end), BEGIN)
         messages = [{"at": end}]
         for name, table in store.layout.tables.items():
-            told = as_told(table, near(tables, end)[name].lazy(), BEGIN, end).collect()
+            told = row_history(table, near(tables, end)[name].lazy(), BEGIN, end).collect()
             messages += [{"table": name, "at": row.pop("_moment"), "row": row} for row in told.iter_rows(named=True)]
         messages.sort(key=lambda message: message["at"])
         lines = b"".join(msgspec.json.encode(message) + b"\n" for message in messages)

@@ -40,7 +40,7 @@ from notebento.core.config import StoreConfig
 from notebento.data.snapshot import newest_tables
 from notebento.features.schema import FeatureSet, Field, compute, derive, outputs, rows_of
 from notebento.features.views import Events, Table, Value, View, last, read_events
-from notebento.online.materialize import as_told
+from notebento.online.materialize import row_history
 from notebento.online.parity import check
 from notebento.online.sources import publish
 from notebento.online.store import FeatureStore
@@ -381,7 +381,7 @@ def news(tables: Tables, start: datetime, end: datetime) -> list[tuple[str, pl.D
     """What became known of the rows of each table in (start, end], a row each time that it tells more."""
     owners = {view.events.table.name: view.events.table for view in flights.views}
     return [
-        (name, as_told(table, tables[name].lazy().select(used(name)), start, end).sort("_moment").collect())
+        (name, row_history(table, tables[name].lazy().select(used(name)), start, end).sort("_moment").collect())
         for name, table in owners.items()
     ]
 

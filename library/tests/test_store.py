@@ -35,7 +35,7 @@ from notebento.core.errors import UserError
 from notebento.features.schema import TEXT, FeatureSet, seen_before
 from notebento.features.views import Events, Table, Value, View, count, last
 from notebento.online.backends import SqliteStore, StoreError
-from notebento.online.materialize import as_told
+from notebento.online.materialize import row_history
 from notebento.online.parity import check
 from notebento.online.store import FeatureStore
 
@@ -45,13 +45,13 @@ NAMES = {corrected: [n for v in toy_views(corrected).views for n in v.columns] f
 
 def feed(store: FeatureStore, table: pl.DataFrame, after: datetime, until: datetime, draw, order: list[int]) -> None:
     """Tell the store what became known of the table in (after, until], in any order, some of it twice."""
-    told = as_told(store.layout.tables["t"], table.lazy(), after, until).collect()
+    told = row_history(store.layout.tables["t"], table.lazy(), after, until).collect()
     order = [i for i in order if i < len(told)] + list(range(len(told)))
     while order:
         some, order = order[: draw.randint(1, 4)], order[4:]
         rows = told[some]
         store.apply("t", rows.drop("_moment"), rows["_moment"].to_list())
-    told_all = as_told(store.layout.tables["t"], table.lazy(), after, until).collect().sort("_moment")
+    told_all = row_history(store.layout.tables["t"], table.lazy(), after, until).collect().sort("_moment")
     for moment, rows in told_all.partition_by("_moment", as_dict=True).items():
         store.apply("t", rows.drop("_moment"), moment[0])
     store.advance(until)
@@ -111,7 +111,7 @@ import msgspec, polars as pl
 from datetime import datetime
 from notebento.core.config import StoreConfig
 from notebento.core.clock import from_microseconds
-from notebento.online.materialize import as_told
+from notebento.online.materialize import row_history
 from notebento.online.store import FeatureStore
 from histories import START, toy_views
 config, table = msgspec.json.decode(sys.argv[1], type=StoreConfig), pl.read_parquet(sys.argv[2])
@@ -119,7 +119,7 @@ part, parts, size = map(int, sys.argv[3:6])
 with FeatureStore.open(toy_views(), config) as store:
     if store.clock is None:
         store.materialize({"t": table}, START)
-    told = as_told(store.layout.tables["t"], table.lazy(), START, datetime.max.replace(tzinfo=START.tzinfo))
+    told = row_history(store.layout.tables["t"], table.lazy(), START, datetime.max.replace(tzinfo=START.tzinfo))
     told = told.sort("_moment", "id").collect().gather_every(parts, part)
     print("ready", flush=True)
     for i in range(0, len(told), size):
@@ -197,7 +197,7 @@ def test_a_server_that_goes_away_and_comes_back(busy, tmp_path):
         config = msgspec.structs.replace(server.store(), deadline_ms=100, retry_s=20.0)
         store, reader = FeatureStore.open(toy_views(), config), FeatureStore.open(toy_views(), config)
         store.materialize({"t": table}, START)
-        told = as_told(store.layout.tables["t"], table.lazy(), START, START + 11 * HOUR).sort("_moment").collect()
+        told = row_history(store.layout.tables["t"], table.lazy(), START, START + 11 * HOUR).sort("_moment").collect()
         half = len(told) // 2
         store.apply("t", told[:half].drop("_moment"), told["_moment"][:half].to_list())
         server.stop()
@@ -374,7 +374,7 @@ def test_a_store_keeps_what_reads_need_and_no_more(tmp_path):
         short.add(View(view.events, view.by, dict(view.give), windows, view.expiry, name=view.name))
     with FeatureStore.open(short, config) as store:
         store.materialize({"t": table}, START)
-        feeds = as_told(store.layout.tables["t"], table.lazy(), START, START + 14 * DAY).sort("_moment").collect()
+        feeds = row_history(store.layout.tables["t"], table.lazy(), START, START + 14 * DAY).sort("_moment").collect()
         for i in range(0, len(feeds), 24):
             store.apply("t", feeds[i : i + 24].drop("_moment"), feeds["_moment"][i : i + 24].to_list())
         now = START + 14 * DAY - 30 * MINUTE

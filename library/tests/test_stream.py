@@ -135,7 +135,7 @@ def test_what_fails_the_contract_is_put_aside_with_the_reason(tmp_path, redis):
     source._redis.xadd("s", {"what": b"\xff"})  # no message at all
     with opened(settings(tmp_path)) as store:
         done = follow(Follower(store, source, CONTRACTS), lambda: False, once=True)
-        assert (done.told, done.dead, done.lag.messages) == (1, len(bad) + 1, 0)
+        assert (done.rows_applied, done.dead, done.lag.messages) == (1, len(bad) + 1, 0)
         assert store.clock == good["at"]
     dead = [fields for _, fields in source._redis.xrange("s:dead")]
     for (message, reason), fields in zip(bad, dead, strict=False):
@@ -171,7 +171,7 @@ def test_redis_is_restarted_in_the_middle(tmp_path, redis):
     config = settings(tmp_path)
     opened(config).close()
     with follower(tmp_path, config, "--from", f"{redis.url}?stream=s") as process:
-        until(lambda: '"told"' in (tmp_path / "follow.log").read_text())
+        until(lambda: '"rows_applied"' in (tmp_path / "follow.log").read_text())
         redis.stop()
         time.sleep(0.5)
         redis.start()
@@ -282,4 +282,4 @@ def test_a_time_beyond_the_calendar_is_refused_and_the_rest_goes_in(tmp_path):
     write(tmp_path / "in" / "a.ndjson", [good | {"at": 10**18}, {"at": -(10**18)}, good])
     with opened(settings(tmp_path)) as store:
         done = follow(Follower(store, Folder(tmp_path / "in", tmp_path / "at.json")), lambda: False, once=True)
-        assert (done.messages, done.dead, done.told) == (3, 2, 1)
+        assert (done.messages, done.dead, done.rows_applied) == (3, 2, 1)

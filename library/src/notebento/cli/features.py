@@ -226,7 +226,7 @@ def parity(
         for wrong in found.differences:
             example = f"one is {wrong.offline} in the table and {wrong.online} online"
             out.print(f"{wrong.feature}: {wrong.rows} rows differ; {example}")
-        what = f"{found.rows:,} rows × {found.features} features after {found.told:,} rows of tables"
+        what = f"{found.rows:,} rows × {found.features} features after {found.rows_applied:,} rows of tables"
         out.print(f"{config.store.backend}: {what}, {len(found.differences)} features differ", highlight=False)
     require_parity(found)
 
@@ -279,7 +279,7 @@ def ingest(
         meter.close()
     if not as_json:
         out.print(
-            f"{done.messages} messages: {done.told} rows told, {done.ignored} ignored, {done.dead} refused; "
+            f"{done.messages} messages: {done.rows_applied} rows applied, {done.ignored} ignored, {done.dead} refused; "
             f"{done.lag.messages} left; the store is complete until {done.clock}",
             highlight=False,
         )

@@ -61,7 +61,7 @@ class Events:
     where: pl.Expr = dataclass_field(default_factory=lambda: pl.lit(True))
 
     @cached_property
-    def told(self) -> dict[str, pl.Expr]:
+    def payload(self) -> dict[str, pl.Expr]:
         """What is read of an event beside its times: the values, and when late values are known."""
         late = {f"{name}.known": value.known for name, value in self.values.items() if value.known is not None}
         return {name: value.expr for name, value in self.values.items()} | late
@@ -70,7 +70,7 @@ class Events:
     def columns(self) -> list[str]:
         """The columns of the table that are read, its key first."""
         times = [self.table.known, *self.table.later.values(), *map(pl.col, filter(None, [self.table.versions]))]
-        own = [self.where, self.happened, self.known, *self.told.values()]
+        own = [self.where, self.happened, self.known, *self.payload.values()]
         return list(dict.fromkeys([*self.table.key, *(name for e in own + times for name in e.meta.root_names())]))
 
 # %% ../../../nbs/features/views.ipynb #61d8ecbd
@@ -87,7 +87,7 @@ def read_events(events: Events, tables: Tables, by: Iterable[str] = (), keep: pl
     found = timed.filter(events.where).sort(order, maintain_order=True)
     found = _once(events, found, order) if events.table.versions else found
     refuse_early(events, found, _by_moment(events, by))
-    return found.select("_happened", "_known", *_gone(events), *by, **events.told)
+    return found.select("_happened", "_known", *_gone(events), *by, **events.payload)
 
 # %% ../../../nbs/features/views.ipynb #3abc77ef
 def with_times(events: Events, rows: pl.LazyFrame, within: Sequence[str] = ()) -> pl.LazyFrame:

@@ -53,7 +53,7 @@ class Status(msgspec.Struct):
     """What a follower has done, and what is left."""
 
     messages: int = 0
-    told: int = 0  # rows that were new or different
+    rows_applied: int = 0  # rows that were new or different
     ignored: int = 0  # rows that were not newer than what the store had
     dead: int = 0
     batches: int = 0
@@ -130,7 +130,7 @@ class Follower:
         entries, passed, dead = sort_out(batch, self._readers)
         for table, mine in entries.items():
             applied, refused = self._apply(table, mine)
-            status.told, status.ignored = status.told + applied.rows, status.ignored + applied.ignored
+            status.rows_applied, status.ignored = status.rows_applied + applied.rows, status.ignored + applied.ignored
             dead |= refused
         if passed is not None:
             self.store.advance(passed)
@@ -210,7 +210,7 @@ def follow(
 # What of a status is a counter: its name, and what it says.
 COUNTERS = {
     "messages": ("messages", "Messages that are done"),
-    "told": ("rows_applied", "Rows that were new or different"),
+    "rows_applied": ("rows_applied", "Rows that were new or different"),
     "ignored": ("rows_ignored", "Rows that were not newer than what the store had"),
     "dead": ("messages_refused", "Messages that were refused, and put aside with the reason"),
     "batches": ("batches", "Batches"),

@@ -39,7 +39,7 @@ class Parity(msgspec.Struct):
 
     rows: int
     features: int
-    told: int  # rows of tables
+    rows_applied: int  # of tables
     differences: list[Difference]
 
 # %% ../../../nbs/online/parity.ipynb #4cb7fe59

@@ -22,8 +22,8 @@ from ..features.views import Tables
 from .backends import OnlineStore, RedisStore, SqliteStore, StoreError
 from .deltas import Applied
 from .layout import CLOCK, Layout
-from .materialize import Feed, Materializer, Progress, Watch, as_kept, feed_of
-from .reader import Looked, Reader
+from .materialize import Feed, Materializer, Progress, Watch, feed_of, physical_rows
+from .reader import LookupResult, Reader
 from .states import clock_of
 from .writer import Writer
 
@@ -64,7 +64,7 @@ class FeatureStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, records: Sequence[Mapping[str, Any]]) -> Looked:
+    def read(self, records: Sequence[Mapping[str, Any]]) -> LookupResult:
         """The features of `records`, each with its `predict_at`; when the store does not answer, nulls that say so."""
         if not records:
             return self.reader.nothing(0, "")
@@ -79,7 +79,7 @@ class FeatureStore:
         All of them or none. Raises `UserError` for a table that no view uses and for a column that is missing,
         `StoreError` when the backend cannot be written for `store.retry_s`.
         """
-        physical = as_kept(table, rows, self.reader.types)
+        physical = physical_rows(table, rows, self.reader.types)
         moments = [at] * len(rows) if isinstance(at, datetime) else at
         return self.writer.write({table: list(zip(map(to_microseconds, moments), physical, strict=True))}, None)
 

@@ -18,8 +18,8 @@ import polars as pl
 from ..core.config import StoreConfig
 from ..features.views import microseconds
 from .backends import FOREVER, OnlineStore, State, StoreError
-from .deltas import Addition, Applied, Retelling, Telling, as_changes, newest_row, retell
-from .layout import Layout, Line, Story
+from .deltas import Applied, EventExtractor, LogDelta, SumsDelta, apply_to_log, newest_row, row_deltas
+from .layout import EventLog, Layout, RunningSums
 from .reader import Reader, unknown
 from .states import Clock, Row, entity, pack, row_of, unpack
 
@@ -53,12 +53,12 @@ class Changes:
 
     def __init__(self, layout: Layout, cutoff: Callable[[int], int]) -> None:
         self.layout, self.cutoff = layout, cutoff  # before it no state is looked at, of parts that keep so much
-        self.additions: dict[Line, Addition] = {}
-        self.retellings: dict[Story, Retelling] = {}
+        self.additions: dict[RunningSums, SumsDelta] = {}
+        self.retellings: dict[EventLog, LogDelta] = {}
         self._entities: dict[tuple[str, ...], Entities] = defaultdict(Entities)
 
     def add(
-        self, tellings: Iterable[Telling], rows: pl.DataFrame, since: int, until: int
+        self, tellings: Iterable[EventExtractor], rows: pl.DataFrame, since: int, until: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `rows` tell until a time, or take back of what they told until `since`, where `_sign` is -1.
 
@@ -81,22 +81,29 @@ class Changes:
                     self._add(telling, part, told, due, who[part.by][told["_i"].to_numpy()[due]])
         return following, last
 
-    def _add(self, telling: Telling, part: Line | Story, told: pl.DataFrame, due: np.ndarray, who: np.ndarray) -> None:
+    def _add(
+        self,
+        telling: EventExtractor,
+        part: RunningSums | EventLog,
+        told: pl.DataFrame,
+        due: np.ndarray,
+        who: np.ndarray,
+    ) -> None:
         """What events `told`, those at `due`, change of a line or story of entities `who`."""
         prefix, cutoff, known = self.layout.prefix(part), self.cutoff(part.keep), told["_known"].to_numpy()[due]
         sign = told["_sign"].to_numpy()[due]
-        if isinstance(part, Line):
+        if isinstance(part, RunningSums):
             # What a forgotten row told long ago is in the sums already.
             kept = (who >= 0) & ((known > cutoff) | told["_remembered"].to_numpy()[due])
             due, places = due[kept], telling.places[part]
             amount = np.column_stack([told[term].to_numpy()[due] * sign[kept] for term in places])
-            addition = self.additions.setdefault(part, Addition(part, prefix, cutoff))
+            addition = self.additions.setdefault(part, SumsDelta(part, prefix, cutoff))
             addition.add(who[kept], known[kept], [*places.values()], amount)
         else:
             kept = (who >= 0) & ((known > cutoff) | (sign < 0) | _latest(who, np.where(sign > 0, known, -FOREVER)))
             names = [*self._entities[part.by].known]
             whose = [names[number] for number in who[kept].tolist()]
-            self.retellings.setdefault(part, Retelling(part, prefix)).add(whose, told[due[kept]], telling.key)
+            self.retellings.setdefault(part, LogDelta(part, prefix)).add(whose, told[due[kept]], telling.key)
 
     def first(self) -> Iterator[list[State]]:
         """The states of a new store, part by part, and each part let go of."""
@@ -106,7 +113,7 @@ class Changes:
             n = len(added.keys)
             yield added.states([None] * n, [()] * n)
         for retelling in self.retellings.values():
-            yield [(key, known, retell(None, known, told)) for (key, known), told in retelling.changes().items()]
+            yield [(key, known, apply_to_log(None, known, told)) for (key, known), told in retelling.changes().items()]
 
     def states(self, backend: OnlineStore) -> tuple[list[State], dict[bytes, int]]:
         """The states that change, and until when those before are not needed any more."""
@@ -127,7 +134,7 @@ class Changes:
             put += added.states(list(islice(states, n)), list(islice(stories, n)))
         for (key, known), events in chain.from_iterable(changes.items() for changes in told.values()):
             had = next(stories)
-            state = retell(had[0][1] if had else None, known, events)
+            state = apply_to_log(had[0][1] if had else None, known, events)
             put += [(key, known, state)] if state or had else []
         return put, drop
 
@@ -154,7 +161,7 @@ class Writer:
     def __init__(self, reader: Reader, config: StoreConfig) -> None:
         self.reader, self.layout, self.backend = reader, reader.layout, reader.backend
         self.numbers = {table: bytes([i]) for i, table in enumerate(self.layout.tables)}
-        self.tellings = {t: [Telling(self.layout, e) for e in self.layout.events(t)] for t in self.layout.tables}
+        self.tellings = {t: [EventExtractor(self.layout, e) for e in self.layout.events(t)] for t in self.layout.tables}
         self.horizon = microseconds(config.horizon)
         self.retry_s = config.retry_s
         self.remembers = min(self.layout.keep, FOREVER // 4) + self.horizon  # a row, after it told its last
@@ -217,7 +224,7 @@ class Writer:
         for key in [key for key in old if key not in looked_at and new[key].rows == old[key].rows]:
             again, before = new.pop(key), old.pop(key)  # the same, said later
             put += [(key, 0, pack(again))] if again != before else []
-        times = changes.add(self.tellings[table], as_changes(self.reader.types[table], old, new), since, until)
+        times = changes.add(self.tellings[table], row_deltas(self.reader.types[table], old, new), since, until)
         return put + self.keep(table, old, new, *times, until)
 
     def keep(
