@@ -118,7 +118,6 @@ class EventExtractor:
         self.logs = [log for log in layout.logs.values() if log.events is events]
         self.places = {sums: {term: place for term, (place, _) in mine.items()} for sums, mine in terms.items()}
         self.parts: list[RunningSums | EventLog] = [*self.places, *self.logs]
-        self.key = [f"key {name}" for name in key_columns(events.table)]
         self._columns = event_columns(events)
         self._terms = {n: e for log in self.logs for n, e in log.payload.items() if n not in events.payload}
         self._terms |= {term: expr for mine in terms.values() for term, (_, expr) in mine.items()}
@@ -249,14 +248,14 @@ class LogDelta:
     """Which events of a log are taken back (-1) and put in (1)."""
 
     def __init__(self, log: EventLog, prefix: bytes) -> None:
-        self.log, self.prefix = log, prefix
-        self._keys = len(key_columns(log.events.table))
+        self.prefix = prefix
+        key = [f"key {name}" for name in key_columns(log.events.table)]
+        self._keys, self._names = len(key), ["_known", "_gone", "_happened", *key, *log.payload]
         self._signs: dict[tuple[bytes, tuple[Any, ...]], int] = {}
 
-    def add(self, who: Sequence[bytes], events: pl.DataFrame, key: Sequence[str]) -> None:
+    def add(self, who: Sequence[bytes], events: pl.DataFrame) -> None:
         """Add `events`, each of an entity."""
-        names = ["_known", "_gone", "_happened", *key, *self.log.payload]
-        rows = zip(*(events[name].to_list() for name in names), strict=True)
+        rows = zip(*(events[name].to_list() for name in self._names), strict=True)
         for entity, row, sign in zip(who, rows, events["_sign"].to_list(), strict=True):
             self._signs[entity, row] = self._signs.get((entity, row), 0) + sign
 

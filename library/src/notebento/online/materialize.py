@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'News', 'Watch', 'row_history', 'physical_rows', 'storable_types', 'Feed', 'used_columns', 'feed_of',
-           'refuse_times', 'numbered', 'Progress', 'Materializer']
+           'refuse_times', 'table_types', 'numbered', 'Claim', 'rows_by_key', 'still_alive', 'Progress', 'packed_types',
+           'fill', 'materialize']
 
 # %% ../../../nbs/online/materialize.ipynb #7d5060fc
 import os
@@ -20,10 +21,10 @@ from ..core.clock import from_microseconds, to_microseconds
 from ..core.errors import UserError, nearest
 from ..features.schema import TYPES, typed
 from ..features.views import Table, Tables, masked_at
-from .backends import FOREVER, State, StoreError
+from .backends import FOREVER, OnlineStore, State, StoreError
 from .layout import Layout
 from .states import Clock, Row, pack
-from .writer import Writer
+from .writer import RowChanges, RowMemory, Schedule, Writer, first_states, remember
 
 # %% ../../../nbs/online/materialize.ipynb #f1ea943b
 def row_history(table: Table, rows: pl.LazyFrame, after: datetime | None, until: datetime) -> pl.LazyFrame:
@@ -38,7 +39,7 @@ def row_history(table: Table, rows: pl.LazyFrame, after: datetime | None, until:
     told = told.filter(pl.col("_moment") > after, pl.col("_moment") <= until, pl.col("_moment") >= table.known)
     return masked_at(table, told)
 
-# %% ../../../nbs/online/materialize.ipynb #acc7dfce
+# %% ../../../nbs/online/materialize.ipynb #90130963
 def physical_rows(table: str, rows: pl.DataFrame, known: Mapping[str, Mapping[str, pl.DataType]]) -> list[list[Any]]:
     """The columns of `rows` that are used, as the store keeps them. Raises `UserError`, naming table and column."""
     if table not in known:
@@ -49,36 +50,32 @@ def physical_rows(table: str, rows: pl.DataFrame, known: Mapping[str, Mapping[st
             problem = f"rows of {table!r} lack the column {name!r}.{nearest(name, rows.columns)}"
             raise UserError(problem, fix="send it, as null where it is not known yet")
     try:
-        found = typed(rows.select(*types), types)
+        used = typed(rows.select(*types), types)
     except pl.exceptions.PolarsError as e:
-        raise UserError(
-            f"rows of {table!r} have other types than before: {e}",
-            fix="send the types that the store was materialized with",
-        ) from e
-    physical = found.with_columns(pl.selectors.temporal().to_physical()).select(*types)
-    return [list(row) for row in physical.rows()]
+        problem = f"rows of {table!r} have other types than before: {e}"
+        raise UserError(problem, fix="send the types that the store was materialized with") from e
+    return [list(row) for row in used.with_columns(pl.selectors.temporal().to_physical()).select(*types).rows()]
 
-
+# %% ../../../nbs/online/materialize.ipynb #01434902
 def storable_types(table: str, schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
     """The types of a table's columns. Raises `UserError` for one that cannot be kept."""
     for name, kind in schema.items():
         number = kind.is_integer() or kind.is_float()
         if not number and kind not in (pl.String(), pl.Boolean(), pl.Date(), pl.Duration("us"), TYPES["datetime"]):
             problem = f"{table}.{name} is {kind}, which an online store cannot keep"
-            raise UserError(
-                problem, fix="cast it where the table is read: to texts, numbers, booleans, days, or times in UTC"
-            )
+            fix = "cast it where the table is read: to texts, numbers, booleans, days, or times in UTC"
+            raise UserError(problem, fix=fix)
     return dict(schema)
 
-# %% ../../../nbs/online/materialize.ipynb #2034a542
-BATCH = 10_000  # rows that are told at a time
+# %% ../../../nbs/online/materialize.ipynb #9a5952ec
+BATCH = 10_000  # rows that are applied at a time
 
 
-News = dict[str, list[tuple[int, list[Any]]]]  # by table, rows and when they are told
+News = dict[str, list[tuple[int, list[Any]]]]  # by table, rows and when each was true
 
 
 class Feed:
-    """What became known of tables in a period, `told` in the order of `_moment`."""
+    """What became known of `tables` in a period, in the order of `_moment`."""
 
     def __init__(self, tables: Mapping[str, pl.DataFrame], types: Mapping[str, Any], end: int) -> None:
         self.tables, self.types, self.end = tables, types, end
@@ -91,7 +88,7 @@ class Feed:
         return [*dict.fromkeys([*every[BATCH::BATCH].tolist(), self.end])]
 
     def until(self, time: int) -> News:
-        """What was told until then and not yet taken."""
+        """What became known until then and was not yet taken."""
         news = {}
         for name, at in self._at.items():
             start, end = self._done[name], int(np.searchsorted(at, time, side="right"))
@@ -99,7 +96,7 @@ class Feed:
             news[name], self._done[name] = list(zip(at[start:end].tolist(), rows, strict=True)), end
         return news
 
-# %% ../../../nbs/online/materialize.ipynb #93fd50f5
+# %% ../../../nbs/online/materialize.ipynb #29ef8a7f
 def used_columns(layout: Layout, name: str, tables: Tables) -> pl.LazyFrame:
     """The columns of a table that views use. Raises `UserError` when the table is not there."""
     if name not in tables:
@@ -107,29 +104,36 @@ def used_columns(layout: Layout, name: str, tables: Tables) -> pl.LazyFrame:
         raise UserError(problem, fix=f"it has: {', '.join(tables)}")
     return tables[name].lazy().select(layout.columns(name))
 
-
+# %% ../../../nbs/online/materialize.ipynb #6404e465
 def feed_of(writer: Writer, tables: Tables, after: datetime, until: datetime) -> Feed:
-    """What `tables` tell in (after, until], and what they say of before as far back as rows are remembered."""
-    found, start = {}, after - timedelta(microseconds=writer.remembers)
+    """What became known of `tables` in (after, until], and rows as of before, as far back as they are remembered."""
+    found, start = {}, after - timedelta(microseconds=writer.memory.keep_for)
     for name, table in writer.layout.tables.items():
         rows = used_columns(writer.layout, name, tables)
         timeless = not table.later and not table.known.meta.root_names()
         news = pl.lit(True) if timeless else pl.max_horizontal(table.known, *table.later.values()) > start
-        # A row is as old as its latest news: it must not undo what the store was told since.
+        # A row is as old as its latest news: it must not undo what came in since.
         latest = pl.max_horizontal(table.known, *(pl.when(at <= after).then(at) for at in table.later.values()))
         before = row_history(table, rows.filter(news), None, after).with_columns(_moment=latest)
         parts = [before, row_history(table, rows, after, until)]
         found[name] = pl.concat(parts, how="vertical_relaxed").sort("_moment", maintain_order=True).collect()
     return Feed(found, writer.reader.types, to_microseconds(until))
 
-# %% ../../../nbs/online/materialize.ipynb #89d376fe
+# %% ../../../nbs/online/materialize.ipynb #654f8441
 def refuse_times(layout: Layout, types: Mapping[str, Mapping[str, pl.DataType]]) -> None:
-    """Raises `UserError` when views tell entities apart by what a record cannot name."""
+    """Raises `UserError` when views tell entities apart by a time, which a record cannot name."""
     for view in layout.features.views:
         for name in view.by:
             if types[view.events.table.name][name].is_temporal():
                 problem = f"{view.events.table.name}.{name} tells entities apart and is a time"
                 raise UserError(problem, fix="let entities be texts, numbers or booleans")
+
+
+def table_types(layout: Layout, tables: Tables) -> dict[str, dict[str, pl.DataType]]:
+    """The types of the columns that views use, by table. Raises `UserError` for one that cannot be kept."""
+    types = {name: storable_types(name, used_columns(layout, name, tables).collect_schema()) for name in layout.tables}
+    refuse_times(layout, types)
+    return types
 
 # %% ../../../nbs/online/materialize.ipynb #f74ba4a6
 def numbered(table: Table, rows: pl.LazyFrame, as_of: datetime) -> pl.DataFrame:
@@ -141,8 +145,56 @@ def numbered(table: Table, rows: pl.LazyFrame, as_of: datetime) -> pl.DataFrame:
     number = pl.struct(table.key).rle_id().cast(pl.Int64)
     return once.with_columns(_sign=pl.lit(1, pl.Int64), _row=number, _remembered=True)
 
-# %% ../../../nbs/online/materialize.ipynb #4be3f981
-Watch = Callable[[datetime], None]  # is told how far a store has come
+# %% ../../../nbs/online/materialize.ipynb #a3cd2edb
+class Claim:
+    """The right to fill the states of one definition."""
+
+    def __init__(self, layout: Layout, backend: OnlineStore) -> None:
+        self.layout, self.backend = layout, backend
+        self._key, self._token = layout.digest + b"Z", os.urandom(8)  # who fills the store
+
+    def take(self, fresh: bool = False) -> bool:
+        """Begin to fill an empty store, and let nobody else go on; not when it is filled, unless `fresh`."""
+        clock, written = self.layout.clock, False
+        while not written:
+            revision = self.backend.revision()
+            if not fresh and self.backend.read([(clock, 0)])[0][0]:
+                return False
+            written = self.backend.write(revision, [(clock, 0, b""), (self._key, 0, self._token)])
+        for part in b"ALRS":
+            self.backend.clear(self.layout.digest + bytes([part]))
+        return True
+
+    def put(self, states: list[State]) -> int:
+        """Write `states` and say how many. Raises `StoreError` when the store is not ours to fill any more."""
+        for start in range(0, len(states := sorted(states)), 5 * BATCH):
+            written = False
+            while not written:
+                revision = self.backend.revision()
+                if self.backend.read([(self._key, 0)])[0][0] != self._token:
+                    problem = "the states were removed while they were written, or another process fills the store"
+                    raise StoreError(problem, fix="notebento features materialize, when it is done")
+                written = self.backend.write(revision, states[start : start + 5 * BATCH])
+        return len(states)
+
+# %% ../../../nbs/online/materialize.ipynb #30d41016
+def rows_by_key(memory: RowMemory, layout: Layout, name: str, rows: pl.DataFrame, at: int) -> dict[bytes, Row]:
+    """Rows of a table, or their versions, by key, as they were at a time."""
+    n, found = len(layout.tables[name].key), dict[bytes, Row]()
+    physical = rows.with_columns(pl.selectors.temporal().to_physical()).select(layout.columns(name))
+    for row in physical.rows():
+        found.setdefault(memory.row_key(name, row[:n]), Row(at, [])).rows.append([*row])
+    return found
+
+
+def still_alive(rows: pl.DataFrame, schedule: Schedule, keep_for: int, until: int) -> tuple[pl.DataFrame, Schedule]:
+    """The rows that may still change something, of numbered ones, and when they do."""
+    forget = np.where(schedule.last > -FOREVER, schedule.last, until) + keep_for
+    alive = (schedule.following < FOREVER) | (forget > until)
+    return rows.filter(pl.Series(alive)[rows["_row"]]), Schedule(schedule.following[alive], schedule.last[alive])
+
+# %% ../../../nbs/online/materialize.ipynb #618b3f59
+Watch = Callable[[datetime], None]  # called with how far a store has come
 
 
 class Progress(msgspec.Struct):
@@ -153,84 +205,47 @@ class Progress(msgspec.Struct):
     rows: int = 0
     states: int = 0
 
-# %% ../../../nbs/online/materialize.ipynb #365d733b
-class Materializer:
-    """Fills a store from the tables of a snapshot."""
+# %% ../../../nbs/online/materialize.ipynb #bce80107
+def packed_types(types: Mapping[str, Mapping[str, pl.DataType]]) -> bytes:
+    """The types of tables' columns as a state."""
+    return pack(
+        {name: {column: str(kind.base_type()) for column, kind in mine.items()} for name, mine in types.items()}
+    )
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer, self.layout, self.backend = writer, writer.layout, writer.backend
-        self._key, self._token = self.layout.digest + b"Z", os.urandom(8)  # who fills the store
 
-    def __call__(self, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False) -> Progress:
-        """Bring the store to `as_of`, from where it stopped; or `fresh`, from nothing."""
-        types = {
-            name: storable_types(name, used_columns(self.layout, name, tables).collect_schema())
-            for name in self.layout.tables
-        }
-        refuse_times(self.layout, types)
-        if self._claim(fresh):
-            return self._first(tables, types, as_of)
-        clock = self.writer.reader.clock()
-        began = from_microseconds(clock.clock) if clock else as_of
-        done = Progress(max(as_of, began), began)
-        feed = feed_of(self.writer, tables, began, as_of)
-        for until in feed.cuts():
-            applied = self.writer.write(feed.until(until), until)
-            done.rows, done.states = done.rows + applied.rows, done.states + applied.states
-            if watch:
-                watch(max(began, from_microseconds(until)))
-        return done
+def fill(writer: Writer, claim: Claim, tables: Tables, as_of: datetime) -> Progress:
+    """Fill a store that is claimed with the tables as of a time."""
+    layout, memory, until, done = writer.layout, writer.memory, to_microseconds(as_of), Progress(as_of, None)
+    claim.put([(layout.types, 0, packed_types(table_types(layout, tables)))])
+    changes = writer.changes(until)
+    for name, table in layout.tables.items():
+        rows = numbered(table, used_columns(layout, name, tables), as_of)
+        schedule = changes.add(writer.extractors[name], rows, until, until)
+        alive, times = still_alive(rows, schedule, memory.keep_for, until)
+        kept = RowChanges({}, rows_by_key(memory, layout, name, alive, until), [], len(alive), 0)
+        done.rows += len(rows)
+        done.states += claim.put(remember(memory, name, kept, times, until))
+    for states in first_states(changes):
+        done.states += claim.put(states)
+    claim.put([(layout.clock, 0, pack(Clock(until, dict.fromkeys(layout.tables, until))))])
+    return done
 
-    def _claim(self, fresh: bool) -> bool:
-        """Begin to fill an empty store, and let nobody else go on; not when it is filled, unless `fresh`."""
-        backend, layout = self.backend, self.layout
-        while True:
-            revision = backend.revision()
-            if self.writer.reader.clock() is not None and not fresh:
-                return False
-            if backend.write(revision, [(layout.clock, 0, b""), (self._key, 0, self._token)]):
-                break
-        for part in b"ALRS":
-            backend.clear(layout.digest + bytes([part]))
-        return True
-
-    def _first(self, tables: Tables, types: Mapping[str, Mapping[str, pl.DataType]], as_of: datetime) -> Progress:
-        """Fill an empty store. It is visible when everything is in it: its clock is written last."""
-        layout, until, done = self.layout, to_microseconds(as_of), Progress(as_of, None)
-        self._put(
-            [(layout.types, 0, pack({n: {c: str(k.base_type()) for c, k in of.items()} for n, of in types.items()}))]
-        )
-        changes = self.writer.changes(until)
-        for name in layout.tables:
-            rows = numbered(layout.tables[name], used_columns(layout, name, tables), as_of)
-            done.rows += len(rows)
-            times = changes.add(self.writer.tellings[name], rows, until, until)
-            done.states += self._put(self._alive(name, rows, *times, until))
-        for states in changes.first():
-            done.states += self._put(states)
-        self._put([(layout.clock, 0, pack(Clock(until, dict.fromkeys(layout.tables, until))))])
-        return done
-
-    def _put(self, states: list[State]) -> int:
-        """Write states of a first fill, as long as the store is ours to fill."""
-        backend, states = self.backend, sorted(states)
-        for start in range(0, len(states), 5 * BATCH):
-            written = False
-            while not written:
-                revision = backend.revision()
-                if backend.read([(self._key, 0)])[0][0] != self._token:
-                    problem = "the states were removed while they were written, or another process fills the store"
-                    raise StoreError(problem, fix="notebento features materialize, when it is done")
-                written = backend.write(revision, states[start : start + 5 * BATCH])
-        return len(states)
-
-    def _alive(self, name: str, rows: pl.DataFrame, following: np.ndarray, last: np.ndarray, until: int) -> list[State]:
-        """The rows that may still change something, and the times to look at them again."""
-        n, columns = len(self.layout.tables[name].key), self.layout.columns(name)
-        forget = np.where(last > -FOREVER, last, until) + self.writer.remembers
-        alive = (following < FOREVER) | (forget > until)
-        mine = rows.filter(pl.Series(alive)[rows["_row"]]).with_columns(pl.selectors.temporal().to_physical())
-        new: dict[bytes, Row] = {}
-        for row in mine.select(columns).rows():
-            new.setdefault(self.writer.row_key(name, row[:n]), Row(until, [])).rows.append([*row])
-        return self.writer.keep(name, {}, new, following[alive], last[alive], until)
+# %% ../../../nbs/online/materialize.ipynb #2abcf32c
+def materialize(
+    writer: Writer, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False
+) -> Progress:
+    """Bring the store to `as_of`, from where it stopped; or `fresh`, from nothing."""
+    table_types(writer.layout, tables)  # a wrong table is refused before the store is touched
+    claim = Claim(writer.layout, writer.backend)
+    if claim.take(fresh):
+        return fill(writer, claim, tables, as_of)
+    clock = writer.reader.clock()
+    began = from_microseconds(clock.clock) if clock else as_of
+    done = Progress(max(as_of, began), began)
+    feed = feed_of(writer, tables, began, as_of)
+    for until in feed.cuts():
+        applied = writer.write(feed.until(until), until)
+        done.rows, done.states = done.rows + applied.rows, done.states + applied.states
+        if watch:
+            watch(max(began, from_microseconds(until)))
+    return done

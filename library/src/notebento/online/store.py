@@ -22,7 +22,7 @@ from ..features.views import Tables
 from .backends import OnlineStore, RedisStore, SqliteStore, StoreError
 from .deltas import Applied
 from .layout import CLOCK, Layout
-from .materialize import Feed, Materializer, Progress, Watch, feed_of, physical_rows
+from .materialize import Feed, Progress, Watch, feed_of, materialize, physical_rows
 from .reader import LookupResult, Reader
 from .states import clock_of
 from .writer import Writer
@@ -86,9 +86,9 @@ class FeatureStore:
     def materialize(self, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False) -> Progress:
         """Bring the store to what `tables` tell as of a time, from where it stopped, or `fresh` from nothing.
 
-        `watch` is told where it is. Raises `StoreError` when another process fills the store too.
+        `watch` is called with how far it has come. Raises `StoreError` when another process fills the store too.
         """
-        return Materializer(self.writer)(tables, as_of, watch, fresh)
+        return materialize(self.writer, tables, as_of, watch, fresh)
 
     def advance(self, now: datetime) -> Applied:
         """Move the clock: what has become known by itself until `now` is put in."""
