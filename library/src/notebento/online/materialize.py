@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BATCH', 'News', 'Watch', 'row_history', 'physical_rows', 'storable_types', 'Feed', 'used_columns', 'feed_of',
            'refuse_times', 'table_types', 'numbered', 'Claim', 'rows_by_key', 'still_alive', 'Progress', 'packed_types',
-           'fill', 'materialize']
+           'fill', 'materialize', 'replay']
 
 # %% ../../../nbs/online/materialize.ipynb #7d5060fc
 import os
@@ -22,6 +22,7 @@ from ..core.errors import UserError, nearest
 from ..features.schema import TYPES, typed
 from ..features.views import Table, Tables, masked_at
 from .backends import FOREVER, OnlineStore, State, StoreError
+from .deltas import Applied
 from .layout import Layout
 from .states import Clock, Row, pack
 from .writer import RowChanges, RowMemory, Schedule, Writer, first_states, remember
@@ -249,3 +250,9 @@ def materialize(
         if watch:
             watch(max(began, from_microseconds(until)))
     return done
+
+# %% ../../../nbs/online/materialize.ipynb #3422bf41
+def replay(writer: Writer, feed: Feed, until: datetime) -> Applied:
+    """Apply what `feed` has until a time, and move the clock there."""
+    end = to_microseconds(until)
+    return writer.write(feed.until(end), end)
