@@ -132,12 +132,12 @@ def test_what_fails_the_contract_is_put_aside_with_the_reason(tmp_path, redis):
     ]
     publish(redis.url, "s", [message for message, _ in bad] + [good])
     source = RedisStream(redis.url, "s")
-    source._redis.xadd("s", {"what": b"\xff"})  # no message at all
+    source._members.client.xadd("s", {"what": b"\xff"})  # no message at all
     with opened(settings(tmp_path)) as store:
         done = follow(Follower(store, source, CONTRACTS), lambda: False, once=True)
         assert (done.rows_applied, done.dead, done.lag.messages) == (1, len(bad) + 1, 0)
         assert store.clock == good["at"]
-    dead = [fields for _, fields in source._redis.xrange("s:dead")]
+    dead = [fields for _, fields in source._members.client.xrange("s:dead")]
     for (message, reason), fields in zip(bad, dead, strict=False):
         assert reason in fields[b"reason"].decode()
         assert json.loads(fields[b"message"]) == json.loads(msgspec.json.encode(message))
@@ -225,7 +225,7 @@ def test_two_followers_share_a_stream(tmp_path, redis):
         for process in (first, second):
             process.send_signal(signal.SIGTERM)
         assert [first.wait(20), second.wait(20)] == [0, 0]
-        assert source._redis.xinfo_consumers("s", "notebento") == []  # they said good-bye
+        assert source._members.client.xinfo_consumers("s", "notebento") == []  # they said good-bye
         source.close()
     with FeatureStore.open(views, config) as store:
         assert answers(store) == expected

@@ -133,7 +133,7 @@ class LookupResult(msgspec.Struct, frozen=True, eq=False):
     def frame(self) -> pl.DataFrame:
         """The features as columns, of the same types as in the table of a year."""
         sums = [pl.Series(column, nan_to_null=True) for column in np.ascontiguousarray(self.sums.T)]
-        columns = [*sums, *zip(*self.events, strict=True)] if self.events else [[]] * len(self.kinds)
+        columns: list[Any] = [*sums, *zip(*self.events, strict=True)] if self.events else [[]] * len(self.kinds)
         return pl.DataFrame([pl.Series(n, c, k) for (n, k), c in zip(self.kinds.items(), columns, strict=True)])
 
 # %% ../../../nbs/online/reader.ipynb #6ac14a55
