@@ -220,7 +220,7 @@ def test_two_followers_share_a_stream(tmp_path, redis):
     where = f"{redis.url}?stream=s"
     with follower(tmp_path, config, "--from", where) as first, follower(tmp_path, config, "--from", where) as second:
         source = RedisStream(redis.url, "s", consumer="looker-on")
-        source._join()
+        source._members.join()
         until(lambda: not source.lag().messages, 60)
         for process in (first, second):
             process.send_signal(signal.SIGTERM)
@@ -238,7 +238,7 @@ def test_it_says_how_far_behind_it_is(tmp_path, redis):
     config, port = settings(tmp_path, "flights-test"), free_port()
     opened(config).close()
     source = open_source(redis.url, "flights-test")
-    source._join()
+    source._members.join()
     time.sleep(0.05)
     assert source.lag().messages == len(messages)
     assert 0.05 <= source.lag().seconds < 60

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Kind', 'TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Part', 'Field', 'About', 'refuse_unknown', 'closure', 'describe',
-           'FeatureSet', 'compute', 'seen_before', 'reach', 'derive', 'outputs', 'not_ahead', 'from_records', 'typed',
-           'Options', 'Schema', 'views_of', 'make_schema', 'kept', 'rows_of', 'beside', 'field_type', 'column_features',
-           'Columns']
+           'FeatureSet', 'reach', 'by_entity', 'by_time', 'not_ahead', 'derive', 'seen_before', 'outputs', 'compute',
+           'typed', 'from_records', 'Options', 'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside',
+           'field_type', 'column_features', 'Columns']
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from ..core.errors import UserError, nearest
 from .asof import AGES, AT_ONCE, LINE, look_up, only_whole
 from .views import Aggregate, Events, Moment, Tables, Value, View, microseconds, read_events
 
-# %% ../../../nbs/features/schema.ipynb #51c08d6a
+# %% ../../../nbs/features/schema.ipynb #660b0ceb
 Kind = Literal["string", "number", "boolean", "datetime"]
 TYPES: dict[Kind, pl.DataType] = {
     "string": pl.String(),
@@ -32,7 +32,7 @@ TYPES: dict[Kind, pl.DataType] = {
     "datetime": pl.Datetime("us", "UTC"),
 }
 
-# %% ../../../nbs/features/schema.ipynb #2f808e73
+# %% ../../../nbs/features/schema.ipynb #328d3322
 class Field(msgspec.Struct, frozen=True):
     """A field of the record that a service receives."""
 
@@ -47,7 +47,7 @@ class Field(msgspec.Struct, frozen=True):
 
 TEXT, NUMBER, MOMENT = Field("string"), Field("number"), Field("datetime")
 
-# %% ../../../nbs/features/schema.ipynb #85227b94
+# %% ../../../nbs/features/schema.ipynb #2a836bfa
 class About(msgspec.Struct, frozen=True):
     """What a feature is, for those who read the schema."""
 
@@ -60,7 +60,7 @@ class About(msgspec.Struct, frozen=True):
         """Its type in a table."""
         return pl.String() if self.categorical else pl.Float32()
 
-# %% ../../../nbs/features/schema.ipynb #a36ccd71
+# %% ../../../nbs/features/schema.ipynb #e9d496e6
 def refuse_unknown(who: str, names: Iterable[str], known: Collection[str]) -> None:
     """Raises `UserError`, with the nearest name, unless each of `names` is `known`."""
     for name in names:
@@ -70,14 +70,7 @@ def refuse_unknown(who: str, names: Iterable[str], known: Collection[str]) -> No
                 fix="what is not known in advance comes through a view",
             )
 
-
-def _put(features: dict[str, About], name: str, about: About) -> None:
-    """Add the feature `name` to `features`. Raises `UserError` when there already is one."""
-    if name in features:
-        raise UserError(f"there are two features {name!r}", fix="give one of them another name")
-    features[name] = about
-
-
+# %% ../../../nbs/features/schema.ipynb #299a11d1
 def closure(derived: Mapping[str, pl.Expr], names: Iterable[str]) -> set[str]:
     """`names`, and everything from which those that are `derived` are computed, step by step."""
     found, left = set[str](), [*names]
@@ -88,7 +81,7 @@ def closure(derived: Mapping[str, pl.Expr], names: Iterable[str]) -> set[str]:
             left += derived[name].meta.root_names() if name in derived else []
     return found
 
-# %% ../../../nbs/features/schema.ipynb #efd52875
+# %% ../../../nbs/features/schema.ipynb #c63daf2a
 def describe(view: View, aggregate: Aggregate, window: str) -> About:
     """Unit and description of a feature of `view`."""
     value = view.events.values.get(aggregate.value, Value(pl.lit(None)))
@@ -110,11 +103,18 @@ def describe(view: View, aggregate: Aggregate, window: str) -> About:
     when = f", known in the last {window}" if counted else ""
     return About(unit, text + same + when, value.categorical and aggregate.kind in ("last", "minimum", "maximum"))
 
-# %% ../../../nbs/features/schema.ipynb #873b5f6f
+
 def _of(what: str, events: str) -> str:
     return f"{events} {what}" if what.startswith("that ") else f"{what} of {events}"
 
-# %% ../../../nbs/features/schema.ipynb #c373862b
+# %% ../../../nbs/features/schema.ipynb #ed172217
+def _put(features: dict[str, About], name: str, about: About) -> None:
+    """Add the feature `name` to `features`. Raises `UserError` when there already is one."""
+    if name in features:
+        raise UserError(f"there are two features {name!r}", fix="give one of them another name")
+    features[name] = about
+
+# %% ../../../nbs/features/schema.ipynb #cc528584
 class FeatureSet:
     """Views, and what is derived from them, for records with the fields `record`."""
 
@@ -153,20 +153,81 @@ class FeatureSet:
         shown = [n for n in self.about if n in self.record or not n.startswith("_")]
         return {name: self.about[name] for name in sorted(shown, key=lambda n: self.about[n].categorical)}
 
-# %% ../../../nbs/features/schema.ipynb #a841ce17
-def compute(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
-    """The features of `rows`, which have the record's fields and `predict_at`; in the order of the rows."""
-    seen = seen_before(features, rows, tables)
-    later = [name for name in features.derived if name not in features.immediate]
-    return _alike(seen, lambda frame: derive(features.derived, frame, later).select(outputs(features)))
+# %% ../../../nbs/features/schema.ipynb #10cad122
+def reach(view: View, name: str) -> int:
+    """How long before the end of its window a feature looks back, in microseconds; LINE for ever."""
+    aggregate, window = view.columns[name]
+    span = window or view.expiry
+    return LINE if span == "ever" else microseconds(span) * (AGES if aggregate.kind == "decayed" else 1)
+
+# %% ../../../nbs/features/schema.ipynb #bb95baa2
+Part = tuple[pl.DataFrame, dict[Events, pl.Expr]]  # rows, and which events they look at
 
 
-def _alike(frame: pl.DataFrame, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
-    """`plan` of `frame`, computed for one row as it is for many."""
-    several = pl.concat([frame, frame]) if len(frame) == 1 else frame
-    return plan(several.lazy()).collect().head(len(frame))
+def by_entity(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
+    """`rows` in `n` parts, each with the events of its entities."""
+    for part in range(n):
+        mine = pl.struct(views[0].by).hash() % n == part
+        yield rows.filter(mine), {view.events: mine for view in views}
 
-# %% ../../../nbs/features/schema.ipynb #dd1fa8d8
+# %% ../../../nbs/features/schema.ipynb #59ff94b2
+def by_time(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
+    """`rows` in `n` parts in the order of time, each with the events that its windows reach."""
+    end, size = views[0].at.expr, -(-len(rows) // n) or 1
+    back = max(reach(view, name) for view in views for name in view.columns)
+    rows = rows.sort(end)
+    for start in range(0, len(rows) or 1, size):
+        part = rows[start : start + size]
+        first, last = part.select(first=end.min(), last=end.max()).row(0)
+        since = first - timedelta(microseconds=back) if first and back < LINE else None
+        yield part, {view.events: _known_in(view.events, since, last) for view in views}
+
+
+def _known_in(events: Events, since: datetime | None, last: datetime | None) -> pl.Expr:
+    return (events.known > since if since else pl.lit(True)) & (events.known <= last)
+
+# %% ../../../nbs/features/schema.ipynb #e8941747
+def _parts(events: Events, tables: Tables) -> int:
+    """Into how many parts a table is cut, so that one fits into memory."""
+    table = tables.get(events.table.name, pl.DataFrame())
+    return table.lazy().select(pl.len()).collect().item() // AT_ONCE + 1
+
+
+def _whole_numbers(features: FeatureSet, events: Events, read: pl.DataFrame) -> pl.DataFrame:
+    for view in features.views:
+        if view.events is events:
+            only_whole(view, read)
+    return read
+
+
+def _in_parts(features: FeatureSet, views: Sequence[View], frame: pl.DataFrame, tables: Tables, n: int) -> pl.DataFrame:
+    """What `look_up` finds, one part of the entities after the other; without entities, of the time."""
+    by, events, numbered = views[0].by, {view.events for view in views}, frame.with_row_index("_number")
+    found = []
+    for rows, keep in (by_entity if by else by_time)(views, numbered, n):
+        read = {e: _whole_numbers(features, e, read_events(e, tables, by, keep[e])) for e in events}
+        found.append(rows.select("_number").hstack(look_up(views, rows, read)))
+    return pl.concat(found).sort("_number").drop("_number")
+
+# %% ../../../nbs/features/schema.ipynb #c7c86c54
+def not_ahead(view: View, rows: pl.DataFrame) -> None:
+    """Raises `UserError` when the view's windows end after `predict_at` for one of `rows`."""
+    if view.at == Moment() or not len(ahead := rows.filter(view.at.expr > pl.col("predict_at"))["predict_at"]):
+        return
+    problem = f"looks ahead: for {len(ahead)} rows its windows end after predict_at, for one at {ahead[0]}"
+    raise UserError(f"a view of the {view.events.name} {problem}", fix="let `at` be `predict_at` or before it")
+
+# %% ../../../nbs/features/schema.ipynb #1d237c84
+def derive(derived: Mapping[str, pl.Expr], frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
+    """`frame` with the features `names` of `derived`, as many at a time as do not need each other."""
+    together: dict[str, pl.Expr] = {}
+    for name in names:
+        if together.keys() & derived[name].meta.root_names():
+            frame, together = frame.with_columns(**together), {}
+        together[name] = derived[name]
+    return frame.with_columns(**together)
+
+# %% ../../../nbs/features/schema.ipynb #29f0a8bd
 def seen_before(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """The record, what is derived from it, and the features of all views: what a store has to answer, to the bit."""
     frame = derive(features.derived, rows.lazy().select(*features.record, "predict_at"), features.immediate).collect()
@@ -184,108 +245,26 @@ def seen_before(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.
     ]
     return pl.concat([frame, *found], how="horizontal")
 
-# %% ../../../nbs/features/schema.ipynb #b062836e
-def _parts(events: Events, tables: Tables) -> int:
-    """Into how many parts a table is cut, so that one fits into memory."""
-    table = tables.get(events.table.name, pl.DataFrame())
-    return table.lazy().select(pl.len()).collect().item() // AT_ONCE + 1
-
-
-def _in_parts(features: FeatureSet, views: Sequence[View], frame: pl.DataFrame, tables: Tables, n: int) -> pl.DataFrame:
-    """What `look_up` finds, one part of the entities after the other; without entities, of the time."""
-    by, events, numbered = views[0].by, {view.events for view in views}, frame.with_row_index("_number")
-    found = []
-    for rows, keep in (_by_entity if by else _by_time)(views, numbered, n):
-        read = {e: _whole_numbers(features, e, read_events(e, tables, by, keep[e])) for e in events}
-        found.append(rows.select("_number").hstack(look_up(views, rows, read)))
-    return pl.concat(found).sort("_number").drop("_number")
-
-# %% ../../../nbs/features/schema.ipynb #7f6f4327
-Part = tuple[pl.DataFrame, dict[Events, pl.Expr]]  # rows, and which events they look at
-
-
-def _by_entity(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
-    for part in range(n):
-        mine = pl.struct(views[0].by).hash() % n == part
-        yield rows.filter(mine), {view.events: mine for view in views}
-
-
-def _by_time(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]:
-    end, size = views[0].at.expr, -(-len(rows) // n) or 1
-    back = max(reach(view, name) for view in views for name in view.columns)
-    rows = rows.sort(end)
-    for start in range(0, len(rows) or 1, size):
-        part = rows[start : start + size]
-        first, last = part.select(first=end.min(), last=end.max()).row(0)
-        since = first - timedelta(microseconds=back) if first and back < LINE else None
-        yield part, {view.events: _known_in(view.events, since, last) for view in views}
-
-
-def _known_in(events: Events, since: datetime | None, last: datetime | None) -> pl.Expr:
-    return (events.known > since if since else pl.lit(True)) & (events.known <= last)
-
-
-def reach(view: View, name: str) -> int:
-    """How long before the end of its window a feature looks back, in microseconds; LINE for ever."""
-    aggregate, window = view.columns[name]
-    span = window or view.expiry
-    return LINE if span == "ever" else microseconds(span) * (AGES if aggregate.kind == "decayed" else 1)
-
-# %% ../../../nbs/features/schema.ipynb #e1c92485
-def _whole_numbers(features: FeatureSet, events: Events, read: pl.DataFrame) -> pl.DataFrame:
-    for view in features.views:
-        if view.events is events:
-            only_whole(view, read)
-    return read
-
-# %% ../../../nbs/features/schema.ipynb #3612a9ec
-def derive(derived: Mapping[str, pl.Expr], frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
-    """`frame` with the features `names` of `derived`, as many at a time as do not need each other."""
-    together: dict[str, pl.Expr] = {}
-    for name in names:
-        if together.keys() & derived[name].meta.root_names():
-            frame, together = frame.with_columns(**together), {}
-        together[name] = derived[name]
-    return frame.with_columns(**together)
-
-
+# %% ../../../nbs/features/schema.ipynb #e9e4d1f0
 def outputs(features: FeatureSet) -> list[pl.Expr]:
     """What comes out: numbers as Float32, categories as strings."""
     kinds = {kind: [n for n, a in features.shown.items() if a.dtype == kind] for kind in (pl.Float32(), pl.String())}
     return [pl.col(names).cast(kind) for kind, names in kinds.items() if names]
 
 
-def not_ahead(view: View, rows: pl.DataFrame) -> None:
-    """Raises `UserError` when the view's windows end after `predict_at` for one of `rows`."""
-    if view.at == Moment() or not len(ahead := rows.filter(view.at.expr > pl.col("predict_at"))["predict_at"]):
-        return
-    problem = f"looks ahead: for {len(ahead)} rows its windows end after predict_at, for one at {ahead[0]}"
-    raise UserError(f"a view of the {view.events.name} {problem}", fix="let `at` be `predict_at` or before it")
+def compute(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+    """The features of `rows`, which have the record's fields and `predict_at`; in the order of the rows."""
+    seen = seen_before(features, rows, tables)
+    later = [name for name in features.derived if name not in features.immediate]
+    return _alike(seen, lambda frame: derive(features.derived, frame, later).select(outputs(features)))
 
-# %% ../../../nbs/features/schema.ipynb #1534e77b
-def from_records(features: FeatureSet, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
-    """The features of records: sent by name, looked up, or computed from these; the others are null.
 
-    With what a store `looked` up, `records` have `predict_at` too. Raises `UserError` for a column that is neither a
-    field nor a feature, and for a value of another type.
-    """
-    kinds = {name: about.dtype for name, about in features.shown.items()}
-    kinds |= {name: field.dtype for name, field in features.record.items()}
-    given = records.select(name for name in records.columns if name != "predict_at")
-    refuse_unknown("a record", given.columns, kinds)
-    sent = [name for name in given.columns if name in features.about and name not in features.record]
-    absent = [pl.lit(None, field.dtype).alias(name) for name, field in features.record.items() if name not in given]
-    frame = typed(given, kinds).rename({name: f"sent {name}" for name in sent}).with_columns(absent)
-    if looked is not None:
-        frame = frame.hstack(looked).with_columns(records["predict_at"])
-    computed = features.immediate if looked is None else features.derived
-    told = {name: features.derived[name] for name in computed}
-    told |= {n: pl.lit(None, kinds.get(n, pl.Null())) for n in features.about if n not in {*told, *frame.columns}}
-    told |= {n: pl.coalesce(f"sent {n}", told.get(n, pl.col(n))) for n in sent}
-    order = [name for name in features.about if name in told]
-    return _alike(frame, lambda several: derive(told, several, order).select(outputs(features)))
+def _alike(frame: pl.DataFrame, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    """`plan` of `frame`, computed for one row as it is for many."""
+    several = pl.concat([frame, frame]) if len(frame) == 1 else frame
+    return plan(several.lazy()).collect().head(len(frame))
 
-# %% ../../../nbs/features/schema.ipynb #d0877762
+# %% ../../../nbs/features/schema.ipynb #c39b2253
 def typed(records: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """`records` with the columns' `kinds`; times may be ISO 8601 texts."""
     times, casts = [], dict[pl.DataType, list[str]]()
@@ -305,14 +284,57 @@ def _moments(texts: pl.Series) -> pl.Series:
     except UserError as e:
         raise UserError(f"{texts.name}: {e.message}", fix="send times in ISO 8601: 2013-11-01T12:00:00Z") from e
 
-# %% ../../../nbs/features/schema.ipynb #a2b5b941
+# %% ../../../nbs/features/schema.ipynb #0466bfed
+def from_records(features: FeatureSet, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The features of records: sent by name, looked up, or computed from these; the others are null.
+
+    With what a store `looked` up, `records` have `predict_at` too. Raises `UserError` for a column that is neither a
+    field nor a feature, and for a value of another type.
+    """
+    kinds = {name: about.dtype for name, about in features.shown.items()}
+    kinds |= {name: field.dtype for name, field in features.record.items()}
+    given = records.select(name for name in records.columns if name != "predict_at")
+    refuse_unknown("a record", given.columns, kinds)
+    sent = [name for name in given.columns if name in features.about and name not in features.record]
+    absent = [pl.lit(None, field.dtype).alias(name) for name, field in features.record.items() if name not in given]
+    frame = typed(given, kinds).rename({name: f"sent {name}" for name in sent}).with_columns(absent)
+    if looked is not None:
+        frame = frame.hstack(looked).with_columns(records["predict_at"])
+    computed = features.immediate if looked is None else features.derived
+    plan = {name: features.derived[name] for name in computed}
+    plan |= {n: pl.lit(None, kinds.get(n, pl.Null())) for n in features.about if n not in {*plan, *frame.columns}}
+    plan |= {n: pl.coalesce(f"sent {n}", plan.get(n, pl.col(n))) for n in sent}
+    order = [name for name in features.about if name in plan]
+    return _alike(frame, lambda several: derive(plan, several, order).select(outputs(features)))
+
+# %% ../../../nbs/features/schema.ipynb #d8134567
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What all makers of features have in common."""
 
     without: tuple[str, ...] = ()  # patterns of features to leave out
     auxiliary: dict[str, tuple[float, ...]] = {}  # columns of `data.table`, and from which value on they count
 
+# %% ../../../nbs/features/schema.ipynb #6b06ba9d
+def views_of(maker: Any) -> FeatureSet:
+    """The features of a maker, with views. Raises `UserError` when it has none."""
+    features: FeatureSet = maker.features
+    if not features.views:
+        raise UserError("these features have no views, so there is nothing to store", fix="see nbs/02_features.ipynb")
+    return features
 
+# %% ../../../nbs/features/schema.ipynb #51966b32
+def kept(names: Collection[str], without: Iterable[str]) -> list[str]:
+    """`names` without those that match one of the patterns `without`, each of which has to match some."""
+    left = list(names)
+    for pattern in without:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"features.without: nothing matches {pattern!r}.{nearest(pattern, names)}", fix="see schema.json"
+            )
+        left = [name for name in left if not fnmatchcase(name, pattern)]
+    return left
+
+# %% ../../../nbs/features/schema.ipynb #d05eb7af
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
     """What the columns of features.parquet are: the contents of schema.json."""
 
@@ -330,15 +352,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, Any]  # the configuration from which a service builds the same features
     about: dict[str, About]
 
-# %% ../../../nbs/features/schema.ipynb #b3f02b78
-def views_of(maker: Any) -> FeatureSet:
-    """The features of a maker, with views. Raises `UserError` when it has none."""
-    features: FeatureSet = maker.features
-    if not features.views:
-        raise UserError("these features have no views, so there is nothing to store", fix="see nbs/02_features.ipynb")
-    return features
-
-# %% ../../../nbs/features/schema.ipynb #79e83c90
+# %% ../../../nbs/features/schema.ipynb #a40972ab
 def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: DataConfig) -> Schema:
     """The schema of the table that `maker` makes of `features` for `rows`."""
     shown = {name: features.shown[name] for name in kept(features.shown, maker.without)}
@@ -358,19 +372,7 @@ def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: 
         about=shown,
     )
 
-# %% ../../../nbs/features/schema.ipynb #93c19ec4
-def kept(names: Collection[str], without: Iterable[str]) -> list[str]:
-    """`names` without those that match one of the patterns `without`, each of which has to match some."""
-    left = list(names)
-    for pattern in without:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(
-                f"features.without: nothing matches {pattern!r}.{nearest(pattern, names)}", fix="see schema.json"
-            )
-        left = [name for name in left if not fnmatchcase(name, pattern)]
-    return left
-
-# %% ../../../nbs/features/schema.ipynb #63cf9bb5
+# %% ../../../nbs/features/schema.ipynb #31be7d23
 def rows_of(tables: Tables, data: DataConfig) -> pl.DataFrame:
     """The rows of `data.table` in order of time and key, with `predict_at`: `data.lead_hours` before their time."""
     rows, never = tables[data.table].lazy().collect(), pl.lit(None, pl.Datetime("us", "UTC"))
@@ -378,7 +380,7 @@ def rows_of(tables: Tables, data: DataConfig) -> pl.DataFrame:
         return rows.with_columns(predict_at=never).sort(data.key)
     return rows.with_columns(predict_at=pl.col(data.time) - timedelta(hours=data.lead_hours)).sort(data.time, *data.key)
 
-
+# %% ../../../nbs/features/schema.ipynb #a8de6068
 def beside(rows: pl.DataFrame, features: pl.DataFrame, maker: Options, data: DataConfig) -> pl.DataFrame:
     """Key, time, `predict_at`, target and auxiliary outcomes of `rows`, and the features."""
     for name in maker.auxiliary:

@@ -182,7 +182,7 @@ def follow(
     report: Callable[[Status], None] = lambda status: None,
     every_s: float = 1.0,
 ) -> Status:
-    """Tell the store until `stopped`, or `once` until there is nothing left.
+    """Ingest until `stopped`, or `once` until there is nothing left.
 
     `live`: when nothing comes, the store's clock follows ours, so that it sees what did not happen.
     """

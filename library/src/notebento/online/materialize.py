@@ -36,9 +36,9 @@ def row_history(table: Table, rows: pl.LazyFrame, after: datetime | None, until:
     if after is None:
         return masked_at(table, rows.filter(table.known <= until).with_columns(_moment=pl.lit(until)))
     moments = pl.concat_list(table.known, *table.later.values()).list.unique()
-    told = rows.with_columns(_moment=moments).explode("_moment")
-    told = told.filter(pl.col("_moment") > after, pl.col("_moment") <= until, pl.col("_moment") >= table.known)
-    return masked_at(table, told)
+    history = rows.with_columns(_moment=moments).explode("_moment")
+    moment = pl.col("_moment")
+    return masked_at(table, history.filter(moment > after, moment <= until, moment >= table.known))
 
 # %% ../../../nbs/online/materialize.ipynb #90130963
 def physical_rows(table: str, rows: pl.DataFrame, known: Mapping[str, Mapping[str, pl.DataType]]) -> list[list[Any]]:

@@ -131,7 +131,7 @@ class RowReader:
 
 # %% ../../../nbs/online/rows.ipynb #d0a03d53
 def row_readers(store: FeatureStore, contracts: Contracts) -> dict[str, RowReader]:
-    """The readers of the tables that `store` is told."""
+    """The readers of the tables whose rows `store` takes."""
     tables = {view.events.table.name: view.events.table for view in store.features.views}
     no = TableContract()
     return {name: RowReader(tables[name], types, contracts.get(name, no)) for name, types in store.reader.types.items()}

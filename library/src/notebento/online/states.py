@@ -36,7 +36,7 @@ clock_of = msgspec.msgpack.Decoder(Clock).decode
 
 # %% ../../../nbs/online/states.ipynb #156675a3
 class Event(msgspec.Struct, array_like=True):
-    """One event of a story."""
+    """One event of a log."""
 
     key: list[Any]
     gone: int | None
@@ -61,7 +61,7 @@ log_entry_of = msgspec.msgpack.Decoder(LogEntry).decode
 class Row(msgspec.Struct, array_like=True):
     """A row of a table as the store knows it, or its versions."""
 
-    at: int  # when it was told
+    at: int  # when it was true
     rows: list[list[Any]]
 
 
