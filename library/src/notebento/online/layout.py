@@ -104,7 +104,8 @@ class Layout:
         self.sums, self.logs = parts_of(features)
         self.clock, self.types = self.digest + CLOCK, self.digest + TYPES
         self.tables = {view.events.table.name: view.events.table for view in features.views}
-        self.keep = max([part.keep for part in (*self.sums.values(), *self.logs.values())], default=0)
+        kept = [sums.keep for sums in self.sums.values()] + [log.keep for log in self.logs.values()]
+        self.keep = max(kept, default=0)
 
     def prefix(self, part: RunningSums | EventLog) -> bytes:
         """How the keys of running sums or an event log begin."""
