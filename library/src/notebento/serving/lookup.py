@@ -24,7 +24,7 @@ from ..core.errors import NotebentoError
 from ..features.examples import looked_up
 from ..features.schema import FeatureSet, derive
 from ..models.bundle import Signature
-from ..online.reader import Looked
+from ..online.reader import LookupResult
 from ..online.store import FeatureStore
 
 # %% ../../../nbs/serving/lookup.ipynb #2d29b7ce
@@ -47,12 +47,12 @@ class Assembly:
         self._shown = [*map(pl.col, self._numeric), *(pl.col(name).cast(pl.String) for name in schema.categorical)]
 
     def __call__(
-        self, records: Sequence[Mapping[str, Any]], at: Sequence[datetime], looked: Looked
+        self, records: Sequence[Mapping[str, Any]], at: Sequence[datetime], looked: LookupResult
     ) -> tuple[np.ndarray, np.ndarray]:
         """(n, F) float32 and (n, C) object."""
         numeric = np.empty((len(records), len(self.schema.numeric)), np.float32)
         into, places = self._plain
-        values = [[*sums, *told] for sums, told in zip(looked.sums.tolist(), looked.told, strict=True)]
+        values = [[*sums, *told] for sums, told in zip(looked.sums.tolist(), looked.events, strict=True)]
         numeric[:, into] = np.array([[row[i] for i in places] for row in values], np.float64)
         rows = [
             [*(_exact(row[i], whole) for i, whole in self._looked), *(r.get(name) for name in self._record), moment]
@@ -149,7 +149,7 @@ class OnlineFeatures(msgspec.Struct):
     """What was looked up for some records."""
 
     at: list[datetime]  # as of when
-    looked: Looked | None  # None when the store was never reached
+    looked: LookupResult | None  # None when the store was never reached
     why: list[dict[str, list[str]]]  # reason -> what is looked up
 
 # %% ../../../nbs/serving/lookup.ipynb #00799126
@@ -157,7 +157,7 @@ def from_examples(features: FeatureSet, examples: pl.DataFrame) -> OnlineFeature
     """What a store would find for `examples`, which have `predict_at` and the columns of all views."""
     values = examples.select(looked_up(features))
     why: list[dict[str, list[str]]] = [{} for _ in range(len(examples))]
-    looked = Looked(dict(values.schema), np.empty((len(examples), 0)), [list(row) for row in values.rows()], why)
+    looked = LookupResult(dict(values.schema), np.empty((len(examples), 0)), [list(row) for row in values.rows()], why)
     return OnlineFeatures(examples["predict_at"].to_list(), looked, why)
 
 # %% ../../../nbs/serving/lookup.ipynb #1e07499e
@@ -169,7 +169,7 @@ class StoreReader:
         self.store: FeatureStore | None = None
         self._again = 0.0
 
-    def __call__(self, records: list[dict[str, Any]]) -> Looked | str:
+    def __call__(self, records: list[dict[str, Any]]) -> LookupResult | str:
         """What the store says, or why it does not."""
         if self.config is None:
             return "missing"
@@ -208,11 +208,11 @@ class Lookup:
         whens = [r.get(self.schema.time) if self.schema.time else None for r in records]
         at = [prediction_time(when, self._lead, t or now) for when, t in zip(whens, times, strict=True)]
         looked = self.read([{**record, "predict_at": t} for record, t in zip(records, at, strict=True)])
-        why = looked.why if isinstance(looked, Looked) else [{looked: self._every} for _ in records]
+        why = looked.why if isinstance(looked, LookupResult) else [{looked: self._every} for _ in records]
         for reasons, when, t in zip(why, whens, at, strict=True):
             if when is not None and t < prediction_time(when, self._lead, when):
                 reasons["early"] = self._every
-        if isinstance(looked, Looked) and not any(kind == pl.Null for kind in looked.kinds.values()):
+        if isinstance(looked, LookupResult) and not any(kind == pl.Null for kind in looked.kinds.values()):
             return OnlineFeatures(at, looked, why)
         return OnlineFeatures(at, None, why)
 
