@@ -153,12 +153,12 @@ def test_an_answer_uses_the_ingested_rows(toy, tmp_path):
         assert nothing["degraded"] == {"missing": ["*"], "stale": ["*"]}
         assert nothing["probability"] == expected(None, None)
         reply = ingest(client, NOON, flight(1, 9, 10), flight(2, 11, 40), flight(3, 11, None)).raise_for_status().json()
-        assert reply == {"table": "flights", "applied": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
+        assert reply == {"table": "flights", "rows_applied": 3, "ignored": 0, "clock": "2013-07-04T12:00:00Z"}
         (answer,) = ask(client)
         assert "degraded" not in answer
         assert "sent" not in answer
         assert answer["probability"] == expected(40, 40 - 25)
-        assert ingest(client, NOON, flight(1, 9, 10)).json()["applied"] == 0  # the same again changes nothing
+        assert ingest(client, NOON, flight(1, 9, 10)).json()["rows_applied"] == 0  # the same again changes nothing
         assert ingest(client, NOON - timedelta(minutes=5), flight(1, 9, 99)).json()["ignored"] == 1
         assert ask(client)[0]["probability"] == answer["probability"]
         # several records, one read; an unknown carrier, a feature that the caller knows better, a request too early

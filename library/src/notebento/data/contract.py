@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TIMES', 'FIXES', 'kind_of', 'as_kind', 'need', 'column_check', 'condition', 'compile_contract', 'keep',
-           'refuse', 'explain']
+           'explain', 'refuse']
 
 # %% ../../../nbs/data/contract.ipynb #1ecc74df
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +154,21 @@ def _rejects(rows: pl.DataFrame, failed: pl.DataFrame, rules: Sequence[str], tab
     values = rows[failed["|row"]].select(pl.struct(pl.all()).struct.json_encode()).to_series()
     return failed.select(table=pl.lit(table), row="|row", rules=names, values=values)
 
-# %% ../../../nbs/data/contract.ipynb #250255b8
+# %% ../../../nbs/data/contract.ipynb #42f8e829
+def explain(rule: str, contract: TableContract) -> str:
+    """A rule of dataframely's in words."""
+    name, _, check = rule.rpartition("|")
+    column = contract.columns.get(name, ColumnContract())
+    if rule == "primary_key":
+        return f"{rule}: {', '.join(contract.key)} is not unique"
+    if name == "rule":
+        return f"{rule}: {contract.rules[check]}"
+    limits = {"min": "is below {0.min}", "max": "is above {0.max}", "regex": "does not match {0.pattern}"}
+    limits |= {"check__allowed": "is none of {0.allowed}", "type": "is no {0.type}"}
+    limits |= {"nullability": "is null", "inf": "is infinite"}
+    return f"{rule}: {name} {limits.get(check, 'breaks it').format(column)}"
+
+# %% ../../../nbs/data/contract.ipynb #c12af72a
 FIXES = {
     "primary_key": "name the columns that tell rows apart, data.key=[…], or remove the duplicates",
     "type": "correct the values, or the column's type in the contract",
@@ -176,17 +190,3 @@ def refuse(table: str, rows: int, rejects: pl.DataFrame, contract: TableContract
         f" ({rejects.height / rows:.2%}, and data.max_rejected is {most:.2%})\n" + "\n".join([*lines, *shown]),
         fix=FIXES.get(worst.rpartition("|")[2], "correct the source or the contract") + "; or raise data.max_rejected",
     )
-
-# %% ../../../nbs/data/contract.ipynb #30480bac
-def explain(rule: str, contract: TableContract) -> str:
-    """A rule of dataframely's in words."""
-    name, _, check = rule.rpartition("|")
-    column = contract.columns.get(name, ColumnContract())
-    if rule == "primary_key":
-        return f"{rule}: {', '.join(contract.key)} is not unique"
-    if name == "rule":
-        return f"{rule}: {contract.rules[check]}"
-    limits = {"min": "is below {0.min}", "max": "is above {0.max}", "regex": "does not match {0.pattern}"}
-    limits |= {"check__allowed": "is none of {0.allowed}", "type": "is no {0.type}"}
-    limits |= {"nullability": "is null", "inf": "is infinite"}
-    return f"{rule}: {name} {limits.get(check, 'breaks it').format(column)}"

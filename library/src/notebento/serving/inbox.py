@@ -33,7 +33,7 @@ class Ingested(msgspec.Struct):
     """What became of the rows."""
 
     table: str
-    applied: int  # rows that were new or different
+    rows_applied: int  # that were new or different
     ignored: int  # rows that were not newer than those in the store
     clock: datetime | None  # the store is complete until then
 
