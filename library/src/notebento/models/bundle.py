@@ -91,10 +91,10 @@ def strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
         table[:, i] = frame[name].cast(pl.String).fill_null("").to_numpy()
     return table
 
-# %% ../../../nbs/models/bundle.ipynb #38bfa555
+# %% ../../../nbs/models/bundle.ipynb #c751c0b0
 GRAPH_BATCH = 256  # rows that the graph sees at once
 
-
+# %% ../../../nbs/models/bundle.ipynb #76f3ec0f
 class Graph:
     """A version's ONNX graph, ready to answer."""
 
