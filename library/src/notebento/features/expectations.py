@@ -60,11 +60,11 @@ def expectations(
         if name in found and reference:
             nulls = min(1.0, fact["nulls"] / reference["rows"] + 0.1)
             found[name] = msgspec.structs.replace(found[name], nulls=nulls)
-    for pattern, told in features.expected.items():
+    for pattern, limits in features.expected.items():
         if not (names := [name for name in found if fnmatchcase(name, pattern)]):
             raise UserError(f"something is expected of {pattern!r}, which is no feature.{nearest(pattern, found)}")
-        convert(told, Expectation, f"expected.{pattern}")
-        found |= {name: msgspec.structs.replace(found[name], **told) for name in names}
+        convert(limits, Expectation, f"expected.{pattern}")
+        found |= {name: msgspec.structs.replace(found[name], **limits) for name in names}
     return found
 
 # %% ../../../nbs/features/expectations.ipynb #dab54f89
@@ -76,7 +76,7 @@ class Unexpected(msgspec.Struct):
     rows: int
     share: float
 
-
+# %% ../../../nbs/features/expectations.ipynb #67f341b3
 def unexpected(table: pl.DataFrame, expected: Mapping[str, Expectation]) -> list[Unexpected]:
     """Where the features of a table are not as expected."""
     found = []

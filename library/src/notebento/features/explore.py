@@ -60,7 +60,7 @@ def answer_of(schema: Schema) -> tuple[pl.Expr, str]:
         return target, schema.target
     return target == schema.classes[-1], f"share of {schema.target} = {schema.classes[-1]}"
 
-
+# %% ../../../nbs/features/explore.ipynb #230dc158
 def strongest_kinds(strongest: pl.DataFrame, about: Mapping[str, About], most: int = 12) -> dict[str, About]:
     """Of each kind of feature, by the first word of its name, the one with the most signal."""
     kind = pl.col("feature").str.split("_").list.first().alias("kind")

@@ -62,7 +62,7 @@ class Status(msgspec.Struct):
     lag: Lag = msgspec.field(default_factory=Lag)
     clock: datetime | None = None  # of the store
 
-
+# %% ../../../nbs/online/ingest.ipynb #c562b1f1
 class Entry(NamedTuple):
     """A row that may go in."""
 
@@ -78,7 +78,7 @@ class Sorted(NamedTuple):
     passed: datetime | None  # nothing else happened until then
     dead: dict[str, str]  # place -> why the message is refused
 
-
+# %% ../../../nbs/online/ingest.ipynb #b479f004
 def sort_out(batch: Sequence[Delivery], readers: Mapping[str, RowReader]) -> Sorted:
     """The rows of a batch, the times that have passed, and what is refused already."""
     entries, passed, dead = dict[str, list[Entry]](), list[datetime](), dict[str, str]()
