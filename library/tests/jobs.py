@@ -7,7 +7,7 @@ import polars as pl
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from notebento.core.config import TrainerConfig, convert, plain
-from notebento.training.job import Job
+from notebento.training.job import TrainingJob
 
 DATA = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
 
@@ -17,7 +17,7 @@ def settings(**changes) -> TrainerConfig:
     return convert(plain(TrainerConfig()) | small | changes, TrainerConfig)
 
 
-def job(folder: Path, task: str = "binary", model: dict | None = None, **changes) -> Job:
+def job(folder: Path, task: str = "binary", model: dict | None = None, **changes) -> TrainingJob:
     """A training on a small real table, its artifacts in `folder`."""
     x, y = DATA[task](return_X_y=True)
     names = [f"x{i}" for i in range(x.shape[1])]
@@ -34,4 +34,4 @@ def job(folder: Path, task: str = "binary", model: dict | None = None, **changes
     inputs["split.json"].write_text(json.dumps({"by": None, "key": ["row"], "target": "y", **parts}))
     node = model or {"_target_": "networks.TabM", "k": 2, "width": 16, "bins": 4, "blocks": 1, "lr": 0.01}
     paths = {name: str(path) for name, path in inputs.items()}
-    return Job(node, settings(**changes), 7, 1, str(folder), str(work), paths)
+    return TrainingJob(node, settings(**changes), 7, 1, str(folder), str(work), paths)

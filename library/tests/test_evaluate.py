@@ -19,14 +19,14 @@ from notebento.evaluation.bootstrap import (
     Sample,
     answers_of,
     bootstrap,
-    compare,
     day_numbers,
     groups_of_equal_size,
+    improvements,
     interval,
     intervals,
     measure,
 )
-from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, verdict
+from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, gate_verdict
 from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric, directions, headline_names
 from notebento.evaluation.slices import slice_values, slices
 from notebento.models.base import Rows
@@ -154,12 +154,12 @@ def test_paired_difference_sees_what_two_intervals_do_not():
     drawn = bootstrap(metrics, models, Resamples(300, seed=0))
     good, worse = (intervals(metrics, drawn[name])["log_loss"] for name in models)
     assert good.high > worse.low
-    gain = compare(metrics, drawn["good"], drawn["noisy"])
+    gain = improvements(metrics, drawn["good"], drawn["noisy"])
     assert [*gain] == ["auc", "log_loss"]  # the headline metrics
     assert gain["log_loss"].low > 0
     assert gain["log_loss"].value == pytest.approx(worse.value - good.value)
     assert gain["log_loss"].better > 0.97
-    back = compare(metrics, drawn["noisy"], drawn["good"])
+    back = improvements(metrics, drawn["noisy"], drawn["good"])
     assert back["log_loss"].high == pytest.approx(-gain["log_loss"].low)
 
 
@@ -195,19 +195,19 @@ def test_whole_days_need_enough_of_them():
 def test_gate():
     found = {"auc": Interval(0.72), "log_loss": Interval(0.51)}
     bounds = {"auc": BoundConfig(min=0.70, max=0.99), "log_loss": BoundConfig(max=0.50)}
-    said = verdict(bound_checks(bounds, found, METRICS["binary"]))
+    said = gate_verdict(bound_checks(bounds, found, METRICS["binary"]))
     assert [c["passed"] for c in said["checks"]] == [True, True, False]
     assert said["passed"] is False
     assert said["reasons"] == ["log_loss 0.5100 is above 0.5"]
-    assert verdict(bound_checks({"auc": BoundConfig(min=0.72)}, found, METRICS["binary"]))[
+    assert gate_verdict(bound_checks({"auc": BoundConfig(min=0.72)}, found, METRICS["binary"]))[
         "passed"
     ]  # the bound itself is enough
 
 
 def test_gate_and_the_champion():
     unsure, worse = Improvement(-0.001, -0.003, 0.001), Improvement(-0.004, -0.006, -0.002)
-    assert verdict(champion_checks({"auc": unsure}, ""))["passed"]
-    said = verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
+    assert gate_verdict(champion_checks({"auc": unsure}, ""))["passed"]
+    said = gate_verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
     assert said["reasons"] == ["log_loss: worse than the champion, improvement -0.0040 (-0.0060 to -0.0020)"]
     (check,) = champion_checks({}, "it needs columns that this run does not make: snow")
     assert check["passed"]

@@ -23,7 +23,7 @@ from notebento.core.config import TrainerConfig, build
 from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources
 from notebento.models.base import Inputs, Rows, check_rows, combine, load_fitted
-from notebento.models.distillation import out_of_fold, taught
+from notebento.models.distillation import mix_targets, out_of_fold
 from notebento.models.lightgbm import LightGBM, parse_trees
 from notebento.models.network import AnswerModule, TableNetwork
 from notebento.models.preparation import fit_scale
@@ -454,7 +454,7 @@ def test_a_teacher_answers_only_for_rows_that_it_did_not_see(name):
     answers = out_of_fold(ByHeart(), distinct, validation, Loop(), folds=3)
     assert asked == len(distinct) == len(answers)
     labels = np.eye(classes)[distinct.target] if classes > 1 else distinct.target
-    assert np.allclose(taught(distinct, answers, 0.75).target, labels / 4)
+    assert np.allclose(mix_targets(distinct, answers, 0.75).target, labels / 4)
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "wine", "diabetes"])

@@ -21,9 +21,9 @@ from notebento.core.config import Config, Node, PipelineConfig, StageConfig, bui
 from notebento.core.errors import NotebentoError, UserError
 from notebento.core.stage import Stage
 from notebento.models.base import TensorRows, load_fitted
-from notebento.training.calibration import calibrated
+from notebento.training.calibration import calibrate
 from notebento.training.callbacks import Batches, one_cycle, seed_of
-from notebento.training.job import Job, facts, fit
+from notebento.training.job import TrainingJob, facts, fit
 from notebento.training.processes import supervise
 from notebento.training.trainer import LightningTrainer, loss_curves
 
@@ -37,7 +37,7 @@ def saved(fitted, folder: Path) -> str:
     return digest(folder)
 
 
-def interrupted(description: Job, epoch: int) -> None:
+def interrupted(description: TrainingJob, epoch: int) -> None:
     """Train until `epoch` is over, then fail before its checkpoint is written."""
 
     def power_cut(record):
@@ -97,8 +97,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import msgspec
-from notebento.training.job import Job, fit
-job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)
+from notebento.training.job import TrainingJob, fit
+job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=TrainingJob)
 fitted = fit(job, sys.stdout)
 fitted.save(Path(sys.argv[2]))
 """
@@ -170,7 +170,7 @@ def test_other_tasks_train_and_are_calibrated(tmp_path, task):
     fitted = fit(description)
     assert fitted.history[-1]["validation_loss"] < fitted.history[0]["validation_loss"]
     rows = description.rows()
-    warmer, calibration = calibrated(fitted, rows["validation"])
+    warmer, calibration = calibrate(fitted, rows["validation"])
     if task == "regression":
         assert calibration == {} and warmer is fitted
     else:
@@ -181,7 +181,7 @@ def test_other_tasks_train_and_are_calibrated(tmp_path, task):
 def test_lightgbm_goes_through_the_same_stage(tmp_path):
     description = job(tmp_path, model={"_target_": "notebento.models.lightgbm.LightGBM"})
     rows = description.rows()
-    fitted, calibration = calibrated(fit(description), rows["validation"])
+    fitted, calibration = calibrate(fit(description), rows["validation"])
     assert calibration["after"] < 0.3
     loss_curves(fitted.history)
     json.dumps(facts(description, fitted, rows, calibration))
@@ -228,9 +228,9 @@ def test_the_best_of_a_search_replaces_the_configuration(tmp_path):
     inputs = {name: Path(path) for name, path in description.inputs.items()}
     stage = StageConfig("train.ipynb", ("model", "trainer"))
     config = Config(model=Node(description.model), pipeline=PipelineConfig(stages={"train": stage}))
-    tuned = Job.of(Stage("train", config, tmp_path, inputs | {"best.json": best}))
+    tuned = TrainingJob.of(Stage("train", config, tmp_path, inputs | {"best.json": best}))
     assert (tuned.model["lr"], tuned.trainer.batch_size) == (0.5, 8)
-    untuned = Job.of(Stage("train", config, tmp_path, inputs))
+    untuned = TrainingJob.of(Stage("train", config, tmp_path, inputs))
     assert untuned.model["lr"] == config.model["lr"]
     assert untuned.trainer == config.trainer
 
@@ -255,8 +255,8 @@ def test_two_devices_learn_what_one_learns_and_agree(tmp_path, capsys):
 
     script = tmp_path / "script.py"  # the same training, but every rank saves what it has
     script.write_text(
-        "import os, sys, msgspec; from pathlib import Path; from notebento.training.job import Job, fit_here\n"
-        "job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)\n"
+        "import os, sys, msgspec; from pathlib import Path; from notebento.training.job import TrainingJob, fit_here\n"
+        "job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=TrainingJob)\n"
         "folder = Path(sys.argv[2]) / os.environ['RANK']; folder.mkdir()\n"
         "fit_here(job).save(folder)\n"
     )

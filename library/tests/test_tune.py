@@ -18,7 +18,7 @@ from notebento.core.config import RangeConfig, TuneConfig, convert, plain
 from notebento.core.errors import NotebentoError, UserError
 from notebento.training import tune
 from notebento.training.calibration import validation_loss
-from notebento.training.job import Job, adjusted, fit
+from notebento.training.job import TrainingJob, adjusted, fit
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("importable_tests")]
 
@@ -35,12 +35,12 @@ def settings(**changes) -> TuneConfig:
     return convert(plain(TuneConfig()) | small | changes, TuneConfig)
 
 
-def searched(description: Job, tuning: TuneConfig, stream: TextIO | None = None) -> optuna.Study:
+def searched(description: TrainingJob, tuning: TuneConfig, stream: TextIO | None = None) -> optuna.Study:
     return tune.search(description, tuning, validation_loss, {}, stream)
 
 
 def told(study: optuna.Study) -> list:
-    return [(t.params, t.value, t.state) for t in tune.counted(study)]
+    return [(t.params, t.value, t.state) for t in tune.ended_trials(study)]
 
 
 PROGRAM = """
@@ -49,9 +49,9 @@ from pathlib import Path
 import msgspec
 from notebento.core.config import TuneConfig
 from notebento.training.calibration import validation_loss
-from notebento.training.job import Job
+from notebento.training.job import TrainingJob
 from notebento.training.tune import search
-job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)
+job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=TrainingJob)
 search(job, msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=TuneConfig), validation_loss, {}, sys.stdout)
 """
 
@@ -107,7 +107,7 @@ def test_a_search_stops_at_its_timeout_and_says_when_that_was_too_soon(tmp_path)
     study = searched(job(tmp_path), settings(trials=1000, timeout=0.01))
     assert len(study.trials) == 1
     nothing = optuna.create_study()
-    with pytest.raises(NotebentoError, match=r"none of 0 attempts .*\n  fix: raise tune.trials or tune.timeout"):
+    with pytest.raises(NotebentoError, match=r"none of 0 trials .*\n  fix: raise tune.trials or tune.timeout"):
         tune.result(nothing)
 
 
@@ -185,4 +185,4 @@ def test_the_interrupt_key_ends_the_search(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         searched(description, settings(), Pressed())
-    assert len(tune.counted(searched(description, settings()))) == 5
+    assert len(tune.ended_trials(searched(description, settings()))) == 5

@@ -19,7 +19,7 @@ from ..core.config import Config, build
 from ..core.errors import UserError
 from ..core.stage import newest_artifacts
 from ..data.split import split_of
-from .bootstrap import Binary, Resamples, bootstrap, compare, day_numbers, interval, log_losses
+from .bootstrap import Binary, Resamples, bootstrap, day_numbers, improvements, interval, log_losses
 from .metrics import METRICS
 from ..features.schema import FeatureSet
 from ..models.bundle import Graph, Signature
@@ -122,7 +122,7 @@ def _ablation_table(models: Mapping[str, Binary], kept: Mapping[str, Sequence[st
     values = bootstrap(metrics, models, how)
     found: list[tuple[str, int, float | None, float | None, float | None, float | None]] = []
     for name, of_model in values.items():
-        lost = compare(metrics, values["(nothing)"], of_model)["auc"]
+        lost = improvements(metrics, values["(nothing)"], of_model)["auc"]
         bounds = (None, None) if name == "(nothing)" else (lost.low, lost.high)
         found.append((name, len(kept[name]), interval(of_model[:, 0]).value, lost.value, *bounds))
     schema = {"without": pl.String, "columns": pl.Int64} | dict.fromkeys(("auc", "lost", "low", "high"), pl.Float64)

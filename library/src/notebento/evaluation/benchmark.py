@@ -17,7 +17,15 @@ import polars as pl
 
 from ..core.config import EvaluateConfig
 from .baselines import Answering
-from .bootstrap import Answers, Resamples, answers_of, bootstrap, compare, day_numbers, intervals
+from notebento.evaluation.bootstrap import (
+    Answers,
+    Resamples,
+    answers_of,
+    bootstrap,
+    day_numbers,
+    improvements,
+    intervals,
+)
 from .gate import champion_obstacle
 from .metrics import OURS, Improvement, Interval, Metric, PartMetrics, directions
 from ..models.base import Rows
@@ -53,7 +61,7 @@ class Benchmark:
     def improvements(self, ours: str = OURS) -> dict[str, dict[str, Improvement]]:
         """Each other model -> headline metric -> how much better ours is."""
         others = {name: values for name, values in self.values.items() if name != ours}
-        return {name: compare(self.metrics, self.values[ours], values) for name, values in others.items()}
+        return {name: improvements(self.metrics, self.values[ours], values) for name, values in others.items()}
 
     def by_row(self) -> "Benchmark":
         """The same, drawing single rows."""

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST_DAYS', 'Ranking', 'auc', 'average_precision', 'groups_of_equal_size', 'Calibration', 'log_losses', 'means',
            'Answers', 'Binary', 'Multiclass', 'Regression', 'answers_of', 'Sample', 'measure', 'Resamples', 'bootstrap',
-           'local', 'day_numbers', 'interval', 'intervals', 'compare']
+           'local', 'day_numbers', 'interval', 'intervals', 'improvements']
 
 # %% ../../../nbs/evaluation/bootstrap.ipynb #f2dbc305
 from collections.abc import Mapping, Sequence
@@ -251,7 +251,7 @@ def intervals(metrics: Sequence[Metric], values: np.ndarray) -> dict[str, Interv
     return {name: found_one for name, found_one in found.items() if found_one.value is not None}
 
 # %% ../../../nbs/evaluation/bootstrap.ipynb #100d4981
-def compare(metrics: Sequence[Metric], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Improvement]:
+def improvements(metrics: Sequence[Metric], ours: np.ndarray, theirs: np.ndarray) -> dict[str, Improvement]:
     """Metric -> improvement of `ours` over `theirs`, both arrays of `bootstrap`, in the headline metrics."""
     return {m.name: _improvement(m.sign * (ours - theirs)[:, i]) for i, m in enumerate(metrics) if m.headline}
 

@@ -34,7 +34,7 @@ from notebento.models.base import (
     read_facts,
     write_facts,
 )
-from .distillation import out_of_fold, taught
+from .distillation import mix_targets, out_of_fold
 from .preparation import Preparation, Scale
 from .tabm import Embedding, fit_bins
 from .vocabulary import Vocabulary, answer_name, quiet, with_vocabulary
@@ -79,7 +79,7 @@ def _with_teacher(settings: TableNetwork, train: Rows, validation: Rows, trainer
         return train
     teacher: Model = build(settings.teacher)
     answers = out_of_fold(teacher, train, validation, trainer, settings.distillation_folds)
-    return taught(train, answers, settings.distillation_weight)
+    return mix_targets(train, answers, settings.distillation_weight)
 
 
 def fit_embeddings(network: nn.Module, rows: TensorRows, known: np.ndarray, clip: float) -> None:

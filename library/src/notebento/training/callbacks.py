@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_of', 'Batches', 'Reseed', 'one_cycle', 'OneCycle', 'MovingAverage', 'Losses', 'best_of', 'Best', 'Resume',
-           'Progress']
+           'EpochProgress']
 
 # %% ../../../nbs/training/callbacks.ipynb #0f1f4fb1
 import math
@@ -216,7 +216,7 @@ class Resume(Checkpoint):
             part.replace(self.path)
 
 # %% ../../../nbs/training/callbacks.ipynb #d7b22b1e
-class Progress(Callback):
+class EpochProgress(Callback):
     """`epoch 2/6 ━━━━━━━━━━━━ loss 0.4712, validation 0.4689, 21 s` on `stream`, by the first rank."""
 
     def __init__(self, losses: Losses, stream: TextIO, marks: int = 24) -> None:

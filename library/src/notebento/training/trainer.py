@@ -29,7 +29,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from ..core.config import TrainerConfig, plain
 from ..core.errors import UserError
 from ..models.base import TensorRows
-from .callbacks import Batches, Best, Losses, Progress, Reseed, Resume, best_of
+from .callbacks import Batches, Best, EpochProgress, Losses, Reseed, Resume, best_of
 
 # %% ../../../nbs/training/trainer.ipynb #4a81854a
 Tracking = Literal["disabled", "offline", "online"]
@@ -188,7 +188,7 @@ class LightningTrainer:
         return losses.history
 
     def _callbacks(self, losses: Losses, best: Best, checkpoint: Path) -> list[Callback]:
-        shown = [Progress(losses, self.stream)] if self.stream else []
+        shown = [EpochProgress(losses, self.stream)] if self.stream else []
         return [Reseed(self.seed), losses, best, *shown, *([Resume(checkpoint)] if self.keep else [])]
 
 # %% ../../../nbs/training/trainer.ipynb #892a5532
