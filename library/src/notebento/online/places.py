@@ -38,6 +38,8 @@ class PointLookup(msgspec.Struct):
     def of(self, key: bytes, end: int) -> list[tuple[Key, int]]:
         """The places that are looked up for an entity."""
         place = self.prefix + key
+        if len(self.steps) == 1:  # the end alone: most last values
+            return [(place, end)]
         return [(place, (end // half - age) * half - 1 if half else end - age) for age, half in self.steps]
 
 # %% ../../../nbs/online/places.ipynb #840850d8

@@ -78,15 +78,16 @@ class QueryPlanner:
 def places_of(planner: QueryPlanner, queries: Sequence[Query]) -> tuple[list[tuple[Key, int]], list[list[int]]]:
     """What is looked up, the clock first and each place once; and for each query where its lookups begin in it."""
     at: list[tuple[Key, int]] = [(planner.layout.clock, 0)]
-    begins, known = list[list[int]](), dict[tuple[int, bytes, int], int]()
+    begins: list[list[int]] = []
+    known: dict[tuple[int, bytes, int], int] = {}
     for query in queries:
-        mine = list[int]()
+        mine: list[int] = []
         for i, lookup in enumerate(planner.lookups):
             place = (i, query.keys[lookup.entity], query.ends[lookup.moment])
-            if place not in known:
-                known[place] = len(at)
+            if (begin := known.get(place)) is None:
+                begin = known[place] = len(at)
                 at += lookup.of(place[1], place[2])
-            mine.append(known[place])
+            mine.append(begin)
         begins.append(mine)
     return at, begins
 
@@ -194,7 +195,8 @@ def last_values(
     lasts: Sequence[Last], query: Query, begins: Sequence[int], entries: Mapping[int, LogEntry]
 ) -> tuple[list[Any], list[tuple[Reason, list[str]]]]:
     """What the last events say, and of which features there is nothing, with the reason."""
-    values, absent = list[Any](), list[tuple[Reason, list[str]]]()
+    values: list[Any] = []
+    absent: list[tuple[Reason, list[str]]] = []
     for take, begin in zip(lasts, begins, strict=True):
         found, reason = take(entries.get(begin), query.ends[take.lookup.moment], query.now)
         values += found
@@ -248,14 +250,18 @@ class Answers:
     ) -> LookupResult:
         """The features of queries. The first state is the clock."""
         sums, clock = sums_of(self.sums, self.shapes, queries, begins, states), clock_of(states[0] or b"")
-        places, n = {begin for mine in begins for begin in mine[len(self.shapes) :]}, len(self.logged.spans)
+        first, n = len(self.shapes), len(self.logged.spans)
+        places = {begin for mine in begins for begin in mine[first:]}
         entries = {begin: log_entry_of(state) for begin in places if (state := states[begin])}
-        events, why = list[list[Any]](), list[dict[str, list[str]]]()
+        events: list[list[Any]] = []
+        why: list[dict[str, list[str]]] = []
         for i, (query, mine) in enumerate(zip(queries, begins, strict=True)):
             reasons = self.freshness.reasons(query.now, clock, kinds)
-            values, nothing = last_values(self.lasts, query, mine[len(self.shapes) :], entries)
-            absent = [("missing", names) for lookup, names in self.absent.items() if states[mine[lookup]] is None]
-            for reason, names in absent + nothing:
+            for lookup, names in self.absent.items():
+                if states[mine[lookup]] is None:
+                    reasons.setdefault("missing", []).extend(names)
+            values, nothing = last_values(self.lasts, query, mine[first:], entries)
+            for reason, names in nothing:
                 reasons.setdefault(reason, []).extend(names)
             if n:
                 values += whole_values(self.logged, query, spans[i * n : (i + 1) * n])
