@@ -136,7 +136,7 @@ def test_an_edit_of_the_features_after_registering_changes_no_answer_of_the_cham
     assert [a["probability"] for a in before] == expected.tolist()
     # The edit was one that matters: with these features the same model cannot be served.
     edited = register(bundle, package)
-    with pytest.raises(NotebentoError, match=f"{edited} is off its golden predictions in 'leg_slack'"):
+    with pytest.raises(NotebentoError, match=f"{edited} differs from its golden predictions in 'leg_slack'"):
         loaded(edited, config)
 
 

@@ -177,7 +177,7 @@ def test_slices_have_their_rows_and_leave_out_the_tiny():
     found = slices(carrier, METRICS_OF_YES_OR_NO, Binary(target, p), Resamples(20, 0, days=np.arange(500) % 25))
     assert [(r["value"], r["rows"]) for r in found] == [("B6", 190), ("UA", 300)]
     assert found[1]["auc"].value == pytest.approx(sk.roc_auc_score(target[:300], p[:300]))
-    with pytest.raises(UserError, match="evaluate.slices names 'carier', which is no column. Did you mean 'carrier'"):
+    with pytest.raises(UserError, match="evaluate.slices: 'carier' is not a column. Did you mean 'carrier'"):
         slice_values(carrier.alias("carrier").to_frame(), "carier", None)
 
 
@@ -215,7 +215,7 @@ def test_gate_and_the_champion():
 
 
 def test_a_misspelt_metric_of_the_gate_is_named():
-    with pytest.raises(UserError, match="metric 'auk', which is not measured. Did you mean 'auc'"):
+    with pytest.raises(UserError, match="metric 'auk' is not measured. Did you mean 'auc'"):
         bound_checks({"auk": BoundConfig(min=0.7)}, {}, METRICS["binary"])
     with pytest.raises(UserError, match=r"(?s)metric 'auc'.*fix: the metrics of this task: rmse, mae, r2"):
         bound_checks({"auc": BoundConfig(min=0.7)}, {}, METRICS["regression"])

@@ -405,7 +405,7 @@ def test_an_inbox_refuses_before_anything_is_materialized(tmp_path):
     inbox = Inbox(many, store_settings(tmp_path), CONTRACTS)
     with pytest.raises(StoreError, match="not materialized"):
         inbox.thread.submit(inbox.ingest, b'{"table": "flights", "rows": []}').result()
-    with pytest.raises(RowError, match="the body has to be"):
+    with pytest.raises(RowError, match="the body must be"):
         inbox.thread.submit(inbox.ingest, b"{}").result()
     assert issubclass(RowError, UserError)
     inbox.close()

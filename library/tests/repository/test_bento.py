@@ -117,7 +117,7 @@ def test_a_registered_version_follows_the_library_of_the_process(registry, tmp_p
             if "golden" in (refused := client.get("/readyz")).text:
                 break
             time.sleep(0.1)
-        assert "is off its golden predictions" in refused.text
+        assert "differs from its golden predictions" in refused.text
 
 
 def test_a_bento_holds_what_its_containerfile_takes(bento):

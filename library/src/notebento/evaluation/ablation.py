@@ -141,9 +141,9 @@ def view_ablation(
     """What each view of the newest run adds, on at most `rows` rows of training and of validation."""
     parts, maker = training_parts(), build(config.features)
     if parts is None:
-        raise UserError("there is no run whose features could be compared", fix="notebento run")
+        raise UserError("no run has features to compare", fix="notebento run")
     if config.data.task != "binary":
-        raise UserError(f"an ablation compares areas under the ROC curve, and the task is {config.data.task}")
+        raise UserError(f"an ablation compares AUC and needs a binary task; this one is {config.data.task}")
     train, validation = (parts[name].sample(min(rows, len(parts[name])), seed=seed) for name in ("train", "validation"))
     columns = [name for name in maker.features.shown if name in train.columns]
     how = Resamples(200, seed, days=day_numbers(validation, config.data.time, config.data.zone))

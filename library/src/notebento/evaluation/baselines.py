@@ -22,13 +22,13 @@ from ..models.base import Rows
 
 # %% ../../../nbs/evaluation/baselines.ipynb #c43f78e5
 class Answering(Protocol):
-    """What has learnt and can answer."""
+    """A fitted baseline."""
 
     def predict(self, rows: Rows) -> np.ndarray: ...
 
 
 class Learning(Protocol):
-    """What can learn: the part of a model's seam that a baseline needs."""
+    """A baseline: the part of the model interface that it needs."""
 
     def fit(self, train: Rows, validation: Rows, trainer: Any) -> Answering: ...
 
@@ -151,7 +151,7 @@ def fit_baselines(
     fitted, skipped = {}, {}
     for name, node in nodes.items():
         if name in ("notebento", "champion"):
-            raise UserError(f"evaluate.baselines names one {name!r}, which is taken", fix="give it another name")
+            raise UserError(f"evaluate.baselines: the name {name!r} is reserved", fix="give it another name")
         try:
             baseline: Learning = build(node)
             fitted[name] = baseline.fit(train, validation, resources)

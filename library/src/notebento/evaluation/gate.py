@@ -23,7 +23,7 @@ def bound_checks(
     for name, bound in bounds.items():
         if name not in names:
             raise UserError(
-                f"evaluate.gate names a metric {name!r}, which is not measured.{nearest(name, names)}",
+                f"evaluate.gate: the metric {name!r} is not measured.{nearest(name, names)}",
                 fix=f"the metrics of this task: {', '.join(names)}",
             )
         value = found.get(name, Interval()).value

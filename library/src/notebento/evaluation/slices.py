@@ -29,7 +29,7 @@ def slice_values(frame: pl.DataFrame, name: str, time: str | None, zone: str = "
     if name in TIME_SLICES and time is not None:
         return local(frame, time, zone).dt.strftime(TIME_SLICES[name])
     raise UserError(
-        f"evaluate.slices names {name!r}, which is no column.{nearest(name, [*frame.columns, *TIME_SLICES])}",
+        f"evaluate.slices: {name!r} is not a column.{nearest(name, [*frame.columns, *TIME_SLICES])}",
         fix="name a column of features.parquet, or month, weekday or hour where the data has a time",
     )
 

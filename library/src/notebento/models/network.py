@@ -45,8 +45,8 @@ class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     min_count: int = 20  # rarer categories count as unknown
     clip: float = 5.0  # in spreads from the median
-    teacher: dict[str, Any] | None = None  # a model whose answers are learnt beside the labels
-    distillation_weight: float = 0.8  # how much of the target is the teacher's answer
+    teacher: dict[str, Any] | None = None  # a model whose predictions are learned in addition to the labels
+    distillation_weight: float = 0.8  # share of the teacher's prediction in the training target
     distillation_folds: int = 3  # fits of the teacher
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
@@ -54,11 +54,11 @@ class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
         Its last layer is called `output` and is a `tabm.LinearEnsemble`.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what its network is")
+        raise NotImplementedError(f"{type(self).__name__} must implement network()")
 
     def learner(self, network: nn.Module, inputs: Inputs, trainer: Trainer) -> LightningModule:
         """How `network` learns, on batches of what `Preparation` makes."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how its network learns")
+        raise NotImplementedError(f"{type(self).__name__} must implement learner()")
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedNetwork":
         """Fit the preparation on `train`, then the network; `validation` picks the epoch."""
@@ -171,7 +171,7 @@ def _rescale_output(network: nn.Module, fitted: FittedNetwork) -> None:
     if not isinstance(last, tabm.LinearEnsemble):
         raise UserError(
             f"{type(network).__name__} has no layer `output` of type tabm.LinearEnsemble",
-            fix="call the network's last layer `output`: the graph's temperature goes into its weights",
+            fix="name the network's last layer `output`: the export folds the temperature into its weights",
         )
     prepare, regression = fitted.prepare, fitted.inputs.task == "regression"
     factor, start = (prepare.unit, prepare.middle) if regression else (1 / fitted.temperature, 0.0)

@@ -124,7 +124,7 @@ def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
         return champion_of(history)
     found = [v for v in known if v == name] or [v for v in known if name and v.startswith(name)]
     if len(found) > 1:
-        raise UserError(f"'{name}' begins several versions: {', '.join(found)}", fix="give more of the name")
+        raise UserError(f"'{name}' is ambiguous: {', '.join(found)}", fix="use a longer prefix")
     if not found:
         raise UserError(f"there is no version '{name}'.{nearest(name, known)}", fix="notebento models list")
     return found[0]

@@ -34,7 +34,7 @@ def content_digest(bundle: Path, package: Path | None = None) -> str:
     files = sorted(p for p in bundle.rglob("*") if p.is_file() and p.name not in RECORDED)
     if not files:
         raise UserError(
-            f"{bundle} is not a bundle: it holds no files", fix="give the folder 'model' of a run's artifacts"
+            f"{bundle} is not a bundle: it contains no files", fix="give the folder 'model' of a run's artifacts"
         )
     listing = [f"{p.relative_to(bundle).as_posix()} {digest(p)}" for p in files]
     listing += [f"package/{line}" for line in package_listing(package)] if package else []
@@ -107,21 +107,21 @@ def store_version(store: Path, bundle: Path, new: Version, package: Path | None 
     except OSError as e:  # a version of this name is there already, or the disk is full
         if not (store / new.version / "version.json").is_file():
             fix = "free some space, or set NOTEBENTO_RUNS to another disk"
-            raise UserError(f"{store} cannot take a version: {e.strerror or e}", fix=fix) from e
+            raise UserError(f"cannot store a version in {store}: {e.strerror or e}", fix=fix) from e
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if (known := read_version(store, new.version)).digest != new.digest:
-        raise NotebentoError(f"{new.version} is another bundle already: {known.digest} is not {new.digest}")
+        raise NotebentoError(f"{new.version} already exists with another bundle: {known.digest} is not {new.digest}")
 
 
 def read_version(store: Path, name: str) -> Version:
-    """What the store knows about the version `name`."""
+    """Read the version `name` from the store."""
     path = store / name / "version.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Version)
     except FileNotFoundError as e:
-        fix = f"bring {path.parent} back from a backup, or register the same bundle again"
-        raise NotebentoError(f"the ledger names {name}, whose files are gone", fix=fix) from e
+        fix = f"restore {path.parent} from a backup, or register the same bundle again"
+        raise NotebentoError(f"the files of {name}, which the ledger names, are missing", fix=fix) from e
 
 # %% ../../../nbs/registry/registry.ipynb #b3ccabde
 class PredictionTask(msgspec.Struct, frozen=True):
@@ -147,10 +147,12 @@ OWN_NAME = "give what predicts something else a project name of its own: project
 
 
 def refuse_failed(gate: dict[str, Any]) -> None:
-    """Raise `GateError` when the gate said no."""
+    """Raise `GateError` when the gate refused the model."""
     if not gate["passed"]:
         reasons = "; ".join(gate.get("reasons", [])) or "no reasons given"
-        raise GateError(f"the gate said no: {reasons}", fix="see gate.json; improve the model, or change evaluate.gate")
+        raise GateError(
+            f"the gate refused the model: {reasons}", fix="see gate.json; improve the model, or change evaluate.gate"
+        )
 
 
 def refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
@@ -223,7 +225,7 @@ class Registry(Versions):
     ) -> Version:
         """Make the bundle a version, the champion if it is the first; a bundle that is one already stays what it is.
 
-        The version carries the project's `package`. Raises `GateError` when the gate said no, and `UserError` when the
+        The version carries the project's `package`. Raises `GateError` when the gate refused the model, and `UserError` when the
         package imports itself by its name.
         """
         refuse_failed(gate)

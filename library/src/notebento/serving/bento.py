@@ -34,7 +34,7 @@ def requirements(carried: Collection[str]) -> list[str]:
         try:
             texts = importlib.metadata.requires(package) or []
         except importlib.metadata.PackageNotFoundError as e:
-            problem = f"the package {package!r} is not installed, so nobody knows what it needs"
+            problem = f"the package {package!r} is not installed, so its requirements are unknown"
             raise UserError(problem, fix="python3 scripts/run.py sets up") from e
         for text in texts:
             required = Requirement(text)

@@ -32,10 +32,10 @@ def deploy(
     store: StoreConfig | None = None,
     data: DataConfig | None = None,
 ) -> Path:
-    """Write down that `version` is to be served on `serve.port`; returns the folder of this server.
+    """Write the deployment of `version` on `serve.port`; returns the folder of this server.
 
     Features are looked up in `store`; rows that are sent have to meet the contract of `data`.
-    Raises `UserError` when nothing is registered, the version does not exist, or host and port cannot be had.
+    Raises `UserError` when nothing is registered, the version does not exist, or the server cannot listen on host and port.
     """
     versions = Registry.open(registry)
     name = versions.version(version).version
@@ -60,7 +60,8 @@ def check_address(host: str, port: int) -> None:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     except ValueError as e:
         raise UserError(
-            f"serve.host: {host!r} is not an address", fix="serve.host=127.0.0.1, or 0.0.0.0 for everybody"
+            f"serve.host: {host!r} is not an address",
+            fix="serve.host=127.0.0.1, or 0.0.0.0 to accept connections from anywhere",
         ) from e
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,7 +30,7 @@ class TableRows(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Ingested(msgspec.Struct):
-    """What became of the rows."""
+    """The result of an ingest request."""
 
     table: str
     rows_applied: int  # that were new or different
@@ -55,7 +55,7 @@ def checked(rows: TableRows, reader: RowReader) -> tuple[pl.DataFrame, datetime]
 
 # %% ../../../nbs/serving/inbox.ipynb #b623cf38
 class Inbox:
-    """Tells a store the rows that clients send, in a thread of its own."""
+    """Writes the rows that clients send into a store, in a thread of its own."""
 
     def __init__(self, features: FeatureSet, config: StoreConfig, contracts: Contracts, wait_s: float = 5.0) -> None:
         self.features, self.contracts = features, contracts
@@ -65,11 +65,11 @@ class Inbox:
         self._readers: dict[str, RowReader] = {}
 
     def ingest(self, body: bytes) -> Ingested:
-        """Take rows in. Raises `RowError` for what is wrong with them, `StoreError` when they cannot be written."""
+        """Store the rows. Raises `RowError` for what is wrong with them, `StoreError` when they cannot be written."""
         try:
             request = _rows(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as e:
-            raise RowError(f'the body has to be {{"table": "…", "rows": [{{…}}, …]}}: {e}', "") from e
+            raise RowError(f'the body must be {{"table": "…", "rows": [{{…}}, …]}}: {e}', "") from e
         store, reader = self._open(request.table)
         frame, time = checked(request, reader)
         done = store.apply(request.table, frame, time) if len(frame) else None
@@ -83,11 +83,11 @@ class Inbox:
             except UserError as e:
                 raise StoreError(e.message, e.fix) from e
         if table not in self._readers:
-            raise RowError(f"there is no table {table!r}; there are: {', '.join(self._readers)}", table)
+            raise RowError(f"there is no table {table!r}; the tables are: {', '.join(self._readers)}", table)
         return self._store, self._readers[table]
 
     def close(self) -> None:
-        """Let what was taken be written, and let go of the store."""
+        """Wait for pending writes, then close the store."""
         if self._store is not None:
             self.thread.submit(self._store.close)
         self.thread.shutdown()

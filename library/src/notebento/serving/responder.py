@@ -97,7 +97,7 @@ class InputBuilder:
         return self.graph.arrays(feature_frame(self.maker, self.reader, batch))
 
     def close(self) -> None:
-        """Let go of the store, in the thread that reads it."""
+        """Close the store, in the thread that reads it."""
         if self.lookup:
             self.lookup.close()
 
@@ -230,7 +230,7 @@ def check_golden(
 def _refuse(responder: Responder, how: str, gap: float, tolerance: float) -> None:
     if not gap <= tolerance:
         raise NotebentoError(
-            f"{responder.version} is off its golden predictions {how}; allowed is {tolerance:g}",
+            f"{responder.version} differs from its golden predictions {how}; the tolerance is {tolerance:g}",
             fix="install the versions of requirements.lock, or register a new version on this machine",
         )
 

@@ -56,7 +56,7 @@ class Deployment(Frozen, frozen=True):
         try:
             found: Self = convert(load(path), cls)
         except (OSError, ValueError, UserError) as e:
-            raise UserError(f"{path} is not a deployment: {e}", fix="start the service by: notebento serve") from e
+            raise UserError(f"{path} is not a deployment: {e}", fix="start the service with: notebento serve") from e
         package = str(path.parent / found.package) if found.package else ""
         return msgspec.structs.replace(found, bundle=str(path.parent / found.bundle), package=package)
 
@@ -93,7 +93,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body of `request`. Raises `RequestError` when it is not called JSON, or has more than `limit` bytes."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in JSON_TYPES:
-        raise RequestError(415, f"the body is {kind}, and has to be application/json")
+        raise RequestError(415, f"the body is {kind} and must be application/json")
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -138,7 +138,7 @@ async def _ingest(service: "PredictionService", request: Request) -> Ingested:
     body = await read_body(request, service.deployment.serve.max_body_mb * 2**20)
     service.version.ready()
     if (inbox := service.version.inbox) is None:
-        raise RequestError(503, "there is no feature store to fill: set NOTEBENTO_STORE_URL")
+        raise RequestError(503, "no feature store is configured: set NOTEBENTO_STORE_URL")
     try:
         return await asyncio.get_running_loop().run_in_executor(inbox.thread, inbox.ingest, body)
     except StoreError as e:
@@ -259,7 +259,7 @@ class PredictionService:
 
     @bentoml.on_shutdown
     def stop(self) -> None:
-        """Forget what still waits, and let go of the store in the threads that use it."""
+        """Drop waiting requests, and close the store in the threads that use it."""
         if self.version.responder:
             self.batcher.thread.submit(self.version.responder.inputs.close)
         self.batcher.close()

@@ -39,7 +39,7 @@ def fit_temperature(task: Task, logits: np.ndarray, labels: np.ndarray) -> float
         return 1.0
     if len(found := np.unique(labels)) < 2:
         raise UserError(
-            f"calibration needs two classes, and all {len(labels)} validation labels are class {found.tolist()}",
+            f"calibration needs two classes, but all {len(labels)} validation labels are class {found.tolist()}",
             fix="give validation more rows, for example data.validation_months=3",
         )
     best = minimize_scalar(lambda t: log_loss(task, logits, labels, math.exp(t)), bounds=(-3, 3), method="bounded")

@@ -85,7 +85,7 @@ class OneCycle(Callback):
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.lr_scheduler_configs:
-            raise UserError("the model brings a learning-rate schedule of its own", fix="trainer.schedule=constant")
+            raise UserError("the model already has a learning-rate schedule", fix="trainer.schedule=constant")
         self.groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for group in self.groups:
             group.setdefault("initial_lr", group["lr"])  # travels with the optimizer's checkpoint

@@ -67,7 +67,7 @@ def adjusted(
         group, _, field = key.partition(".")
         if key not in (known := tunable(model)):
             raise UserError(
-                f"there is no parameter {key!r} of model or trainer.{nearest(key, known)}",
+                f"neither model nor trainer has a parameter {key!r}.{nearest(key, known)}",
                 fix="see conf/model/ and conf/trainer/",
             )
         groups[group][field] = value

@@ -124,6 +124,6 @@ def _death(tails: Mapping[int, deque[str]], report: str) -> NotebentoError:
 
     rank, code = min(found, key=innocent)
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    last = "".join(tails.get(rank, ())).strip() or "(it said nothing)"
+    last = "".join(tails.get(rank, ())).strip() or "(no output)"
     kind = UserError if code == UserError.exit_status else NotebentoError
     return kind(f"training process {rank} of {len(found)} {how}; its last lines:\n{last}")

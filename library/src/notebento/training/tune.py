@@ -37,9 +37,7 @@ from .trainer import LightningTrainer
 def check_space(space: Mapping[str, RangeConfig], model: Mapping[str, Any], trainer: TrainerConfig) -> None:
     """Raises `UserError` when a key is no field of `model` or `trainer`, or when its range makes no sense for it."""
     if not space:
-        raise UserError(
-            "tune.space is empty: there is nothing to search for", fix="tune.space={model.lr: {low: 0.001, high: 0.01}}"
-        )
+        raise UserError("tune.space is empty: nothing to search", fix="tune.space={model.lr: {low: 0.001, high: 0.01}}")
     known = tunable(model)
     for key, wanted in space.items():
         if key not in known:
@@ -95,7 +93,7 @@ def configured_values(
 
 # %% ../../../nbs/training/tune.ipynb #d7bc8a78
 def trial_trainer(trainer: TrainerConfig, tune: TuneConfig) -> TrainerConfig:
-    """The trainer of an attempt: one device, no tracking, the search's number of epochs."""
+    """The trainer of one trial: one device, no tracking, the search's number of epochs."""
     return msgspec.structs.replace(trainer, devices=1, nodes=1, wandb="disabled", epochs=tune.epochs or trainer.epochs)
 
 # %% ../../../nbs/training/tune.ipynb #8a2aef53
@@ -130,7 +128,7 @@ def open_study(name: str, tune: TuneConfig, folder: Path) -> optuna.Study:
 
 # %% ../../../nbs/training/tune.ipynb #0cfcdb04
 def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that came to an end of their own: finished, pruned, or failed with an error."""
+    """The trials that ended by themselves: finished, pruned, or failed with an error."""
     ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
     return [t for t in ended if t.state != TrialState.FAIL or "error" in t.user_attrs]
 
@@ -161,7 +159,7 @@ def reporter(trial: Trial) -> Callable[[dict[str, float]], None]:
 
 # %% ../../../nbs/training/tune.ipynb #d069503e
 def _enqueue(study: optuna.Study, space: Mapping[str, RangeConfig], now: Mapping[str, Any]) -> None:
-    """Let the configuration be the first attempt, where it is inside the space."""
+    """Enqueue the configured values as the first trial if they are inside the space."""
     inside = [now[k] in w.choices if w.choices else w.low <= now[k] <= w.high for k, w in space.items()]
     if all(inside):
         study.enqueue_trial(dict(now), user_attrs={"configured": True}, skip_if_exists=True)
@@ -189,7 +187,7 @@ def _hopeless(study: optuna.Study) -> None:
     ended = ended_trials(study)
     if len(ended) >= 3 and all(t.state == TrialState.FAIL for t in ended):
         raise NotebentoError(
-            f"the first {len(ended)} attempts of the search all failed; the last one: {ended[-1].user_attrs['error']}"
+            f"all of the first {len(ended)} trials failed; the last one: {ended[-1].user_attrs['error']}"
         )
 
 # %% ../../../nbs/training/tune.ipynb #4a08d5e2
@@ -210,9 +208,9 @@ def search(
     space: Mapping[str, RangeConfig],
     stream: TextIO | None = None,
 ) -> optuna.Study:
-    """Try until `tune.trials` are done in all, or `tune.timeout` seconds have passed; `tune.space` replaces `space`.
+    """Run trials until the study has `tune.trials`, or for `tune.timeout` seconds; `tune.space` replaces `space`.
 
-    Raises `UserError` for a space that does not fit, and `NotebentoError` when every attempt fails.
+    Raises `UserError` for a space that does not fit, and `NotebentoError` when every trial fails.
     """
     space = space if tune.space is None else tune.space
     check_space(space, job.model, job.trainer)
@@ -233,7 +231,7 @@ def search(
 
 # %% ../../../nbs/training/tune.ipynb #ed4ae133
 def trials_frame(study: optuna.Study) -> pl.DataFrame:
-    """A row for every trial that came to an end, the best first."""
+    """One row per ended trial, the best first."""
     rows = [
         {
             "trial": t.number,
@@ -249,7 +247,7 @@ def trials_frame(study: optuna.Study) -> pl.DataFrame:
 
 # %% ../../../nbs/training/tune.ipynb #711219e0
 def result(study: optuna.Study) -> dict[str, Any]:
-    """What the train stage reads: the best overrides, their loss, that of the configuration, and how many trials."""
+    """The input of the train stage: the best overrides, their loss, the configured loss, and the number of trials."""
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not done:
         raise NotebentoError(
