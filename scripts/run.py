@@ -1,7 +1,7 @@
 """From a fresh clone to a trained, evaluated and packaged model.
 
     python3 scripts/run.py                          the whole year of flights
-    python3 scripts/run.py experiment=lab           three months of them, in about a minute
+    python3 scripts/run.py experiment=lab           three months of them, in about two minutes
     python3 scripts/run.py trainer.epochs=8 seed=1  any value of conf/, changed for this run
 
 The first start makes .venv and installs requirements.lock; later ones go straight to `notebento run`,

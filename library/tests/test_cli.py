@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from notebento.cli import failures, main
+from notebento.cli.failures import with_arguments
 from notebento.core.artifacts import save
 from notebento.core.compose import compose
 from notebento.core.errors import NotebentoError
@@ -566,3 +567,12 @@ def test_the_doctor_says_what_is_wrong(trams: Trams) -> None:
 
 def test_the_exit_statuses_are_those_that_are_promised() -> None:
     assert failures.BROKEN == NotebentoError.exit_status == 3
+
+
+def test_advice_repeats_the_arguments_that_lead_to_the_same_ledger() -> None:
+    told = with_arguments(
+        "nothing\n  fix: notebento models list", ["serve", "project.name=y", "--port=1", "model.lr=2"]
+    )
+    assert told == "nothing\n  fix: notebento models list project.name=y"
+    assert with_arguments("fix: notebento run", ["serve"]) == "fix: notebento run"
+    assert with_arguments("fix: notebento runs list", ["serve", "project.name=y"]) == "fix: notebento runs list"

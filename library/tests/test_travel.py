@@ -8,7 +8,10 @@ import pytest
 from toys import Toy, code, here
 
 from notebento.core.artifacts import Manifest, StageRecord, load
+from notebento.core.compose import compose
+from notebento.core.config import Config
 from notebento.core.stage import Stage
+from notebento.pipeline import plan as plan_module
 from notebento.pipeline.plan import open_run, plan
 
 pytestmark = pytest.mark.process
@@ -73,6 +76,33 @@ def test_a_setting_that_is_edited_during_a_run_belongs_to_the_next_one(toy: Toy)
     assert all(record.cached for record in restored.stages.values())
 
 
+def test_a_setting_that_is_edited_while_it_is_composed_is_not_remembered(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of conf/ must not stand for what was composed from other files, even when they are put back."""
+
+    def disturbed(overrides: list[str]) -> Config:
+        edit_setting(toy, 0.5)
+        composed = compose(overrides)
+        edit_setting(toy, 0.1)
+        return composed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_module, "compose", disturbed)
+        first = run(toy)
+    assert load(toy.runs / first.run_id / "artifacts/rate.json")[0] == 0.5 and first.conf == ""
+    again = run(toy)
+    assert load(toy.runs / again.run_id / "artifacts/rate.json")[0] == 0.1 and again.conf
+
+
+def test_a_configuration_behind_a_link_counts(toy: Toy, tmp_path: Path) -> None:
+    (toy.home / "conf/model").rename(tmp_path / "elsewhere")
+    (toy.home / "conf/model").symlink_to(tmp_path / "elsewhere")
+    run(toy)
+    edit_setting(toy, 0.5)
+    assert load(toy.runs / run(toy).run_id / "artifacts/rate.json")[0] == 0.5
+
+
 def test_a_stage_in_a_run_reads_the_manifest_and_not_the_overrides(toy: Toy) -> None:
     folder = toy.runs / run(toy).run_id
     edit_setting(toy, 0.5)
@@ -99,7 +129,7 @@ def test_what_is_written_while_a_stage_runs_is_not_cached(
 
     disturbed = run(toy, When("train", "running", disturb))
     assert disturbed.status == "done"
-    assert disturbed.stages["train"].changed == ([f"{file} was written while it ran"] if restore else [reason])
+    assert disturbed.stages["train"].changed == ([f"{file} was written"] if restore else [reason])
     assert {n: r.changed for n, r in disturbed.stages.items() if n != "train"} == {"first": [], "last": []}
     toy.ran()
     run(toy)

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -17,6 +18,7 @@ from notebento.core.compose import runs_folder
 from notebento.core.errors import NotebentoError
 
 BROKEN = NotebentoError.exit_status
+ADVISED = [f"notebento {c}" for c in ("run", "serve", "models list", "models history", "features materialize")]
 
 
 class Commands(TyperGroup):
@@ -28,11 +30,20 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except NotebentoError as e:
             for message in (e, *getattr(e, "__notes__", ())):
-                err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+                text = with_arguments(str(message), sys.argv[1:])
+                err.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
             ctx.exit(e.exit_status)
         except KeyboardInterrupt as e:
             err.print("interrupted: what is finished stays, and the same command continues", highlight=False)
             ctx.exit(130 if type(e) is KeyboardInterrupt else 143)  # of the interrupt key, of SIGTERM
+
+
+def with_arguments(text: str, arguments: list[str]) -> str:
+    """`text` whose commands lead to the registry and the store that `arguments` were about."""
+    from notebento.pipeline.terminal import leading
+
+    same = " ".join(leading([a for a in arguments if "=" in a and not a.startswith("-")]))
+    return re.sub(f"({'|'.join(ADVISED)})(?![ \\w])", rf"\1 {same}", text) if same else text
 
 
 def report_crash(error: Exception) -> int:

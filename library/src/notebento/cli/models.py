@@ -63,6 +63,7 @@ def promote(
         print_json(entry)
     else:
         out.print(f"{entry.version} is the champion now; before it was {entry.prior}", highlight=False)
+    out.print("a service that runs keeps its version until it is started again", style="dim")
 
 
 @app.command()
@@ -75,6 +76,7 @@ def rollback(
         print_json(entry)
     else:
         out.print(f"{entry.version} is the champion again; before it was {entry.prior}", highlight=False)
+    out.print("a service that runs keeps its version until it is started again", style="dim")
 
 
 @app.command()

@@ -79,6 +79,7 @@ def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     ConfigStore.instance().store("notebento", plain(Config()))
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
@@ -87,6 +88,10 @@ def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
             raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as e:
             raise UserError(f"conf/ does not compose: {e}", fix="the file and the key are in the message") from e
+        except YAMLError as e:
+            raise UserError(
+                f"conf/ is not YAML: {' '.join(str(e).split())}", fix="correct the file and the line"
+            ) from e
     return cast(dict[str, Any], raw)
 
 # %% ../../../nbs/core/compose.ipynb #d477c26a

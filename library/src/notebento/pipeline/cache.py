@@ -201,7 +201,7 @@ def collect_garbage(cache: Cache, keys: Collection[str], dry_run: bool = False) 
 
     Raises `UserError` while a run is going on.
     """
-    release = lock(cache.folder / "lock")
+    release = (lambda: None) if dry_run else lock(cache.folder / "lock")
     if release is None:
         raise UserError("a run is going on", fix="try again when it is done: notebento runs list")
     try:
@@ -227,4 +227,4 @@ def _unused(folder: Path, keys: Collection[str]) -> list[Path]:
     gone += [p for p in folder.glob("blobs/*/*") if p.name not in blobs]
     gone += [p for p in folder.glob("locks/*") if p.name not in keys]
     gone += [p for p in folder.glob("work/*/**/*") if p.is_file() and p.relative_to(folder).parts[1] not in keys]
-    return gone + [p for name in ("config", "code", "pages") for p in folder.glob(f"{name}/*")]  # soon made again
+    return gone + [p for name in ("code", "pages") for p in folder.glob(f"{name}/*")]  # soon made again

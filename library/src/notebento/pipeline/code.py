@@ -119,11 +119,15 @@ def module_cells(text: str) -> list[str]:
     return [cells[0], *(source for mark, source in zip(cells[1::2], cells[2::2], strict=True) if mark != "auto #0")]
 
 # %% ../../../nbs/pipeline/code.ipynb #c432e028
-def read_code(path: Path, package: str = "") -> Code:
-    """The code in a notebook or in a Python file of `package`. Raises `UserError` when it is neither."""
+def read_code(path: Path, package: str = "", text: str | None = None) -> Code:
+    """The code in a notebook or in a Python file of `package`, whose `text` may be known already.
+
+    Raises `UserError` when it is neither.
+    """
+    text = _text_of(path) if text is None else text
     if path.suffix == ".py":
-        return Code(_meaningful(_cell(source, True, package) for source in module_cells(path.read_text())))
-    cells = _code_cells(path)
+        return Code(_meaningful(_cell(source, True, package) for source in module_cells(text)))
+    cells = _code_cells(path, text)
     sources = ["".join(c["source"]) for c in cells]
     tagged = [s for c, s in zip(cells, sources, strict=True) if "parameters" in c["metadata"].get("tags", [])]
     names = [s.split()[2] for s in sources if s.startswith("#| default_exp ")]
@@ -131,12 +135,17 @@ def read_code(path: Path, package: str = "") -> Code:
     return Code(code, "".join(names[:1]), _assigned(tagged[0]) if len(tagged) == 1 else None)
 
 # %% ../../../nbs/pipeline/code.ipynb #550549b9
-def _code_cells(path: Path) -> list[dict[str, Any]]:
+def _text_of(path: Path) -> str:
     try:
-        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-        return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]  # of papermill
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as e:
         raise UserError(f"there is no notebook {path}", fix="see `notebook:` in conf/pipeline/") from e
+
+
+def _code_cells(path: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]  # of papermill
     except (json.JSONDecodeError, KeyError, TypeError) as e:
         raise UserError(f"{path} is not a notebook: {e}", fix=f"git checkout {path}") from e
 
@@ -149,11 +158,12 @@ def recalled(path: Path, package: str = "", remember: bool = True) -> Code:
     """`read_code(path, package)`, remembered between processes under `runs/cache/code` if `remember` is set."""
     if not path.is_file():
         return read_code(path)
-    place = runs_folder() / "cache" / "code" / f"{sha256(_version(), path.suffix, package, digest(path))}.json"
+    text = _text_of(path)  # read once: what is remembered for these bytes is what they say
+    place = runs_folder() / "cache" / "code" / f"{sha256(_version(), path.suffix, package, text)}.json"
     try:
         return msgspec.json.decode(place.read_bytes(), type=Code)
     except (FileNotFoundError, UnicodeDecodeError, msgspec.MsgspecError):
-        code = read_code(path, package)
+        code = read_code(path, package, text)
         if remember:
             save(place, code)
         return code

@@ -83,7 +83,7 @@ def changes(run: Run, stage: str, keyed: Keyed) -> list[str]:
     now = parts(stage, declared, run.config, ran, keyed.parts.inputs, run.manifest.environment)
     found = why(now, keyed.parts, ran)
     written = touched(keyed.footprint, footprint([*map(Path, keyed.footprint), *_files(run, stage)]))
-    return found or [f"{_shown(path, run)} was written while it ran" for path in written]
+    return found or [f"{_shown(path, run)} was written" for path in written]
 
 
 def _shown(path: str, run: Run) -> str:

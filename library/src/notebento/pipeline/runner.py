@@ -70,11 +70,14 @@ def report_on(run_dir: Path) -> Path:
 
 # %% ../../../nbs/pipeline/runner.ipynb #56534a36
 def point_latest(run_dir: Path) -> None:
-    """Let `runs/latest` point to this run, the newest."""
+    """Let `runs/latest` point to this run, unless it points to one that began later."""
+    latest = run_dir.with_name("latest")
+    if latest.exists() and latest.resolve().name > run_dir.name:
+        return
     link = run_dir.with_name(f".latest.{os.getpid()}")
     remove(link)
     link.symlink_to(run_dir.name)
-    link.replace(run_dir.with_name("latest"))
+    link.replace(latest)
 
 # %% ../../../nbs/pipeline/runner.ipynb #f37e6aa6
 class Terminated(KeyboardInterrupt):

@@ -207,7 +207,7 @@ class Versions:
         if differs := prediction_task(self.store, champion).difference(prediction_task(self.store, version)):
             return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {OWN_NAME}"
         promote = " ".join(["notebento models promote", version, *overrides])
-        return f"{version} is registered; the champion stays {champion}: {promote}"
+        return f"{version} waits for a decision, as every later version; the champion stays {champion}: {promote}"
 
 # %% ../../../nbs/registry/registry.ipynb #42cc28eb
 class Registry(Versions):
