@@ -76,3 +76,13 @@ def test_overrides_arrive_and_change_nothing_else(toy: Toy, values: dict[str, in
     for path, value in values.items():
         set_in(expected, path, value)
     assert plain(compose(f"{k}={v}" for k, v in values.items())) == expected
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(toy: Toy) -> None:
+    broken = toy.home / "conf" / "experiment" / "broken.yaml"
+    broken.write_text("a: [\n")
+    try:
+        with pytest.raises(UserError, match=r"conf/ is not YAML: .*broken\.yaml.*line 2"):
+            compose(["experiment=broken"])
+    finally:
+        broken.unlink()
