@@ -35,7 +35,7 @@ def deploy(
     """Write the deployment of `version` on `serve.port`; returns the folder of this server.
 
     Features are looked up in `store`; rows that are sent have to meet the contract of `data`.
-    Raises `UserError` when nothing is registered, the version does not exist, or the server cannot listen on host and port.
+    Raises `UserError` without such a version, or when the server cannot listen on host and port.
     """
     versions = Registry.open(registry)
     name = versions.version(version).version
