@@ -225,8 +225,8 @@ class Registry(Versions):
     ) -> Version:
         """Make the bundle a version, the champion if it is the first; a bundle that is one already stays what it is.
 
-        The version carries the project's `package`. Raises `GateError` when the gate refused the model, and `UserError` when the
-        package imports itself by its name.
+        The version carries the project's `package`. Raises `GateError` when the gate refused the model,
+        and `UserError` when the package imports itself by its name.
         """
         refuse_failed(gate)
         whole, now = content_digest(bundle, package), datetime.now(UTC).isoformat(timespec="seconds")
