@@ -1,4 +1,4 @@
-"""All checks and tests, from a fresh clone on: of the library, where its sources are, and of the project.
+"""All checks and tests, from a fresh clone on: of the project, and of the library where its sources are.
 
     python3 scripts/test.py                       everything but what takes long
     python3 scripts/test.py --fast                lint, types and the quick tests, in less than a minute
@@ -28,7 +28,7 @@ def main(arguments):
     os.chdir(environment.ROOT)
     if arguments and arguments not in (["--fast"], ["--nightly"]):
         return pytest(arguments)
-    roots = ["--root=" + name for name in ("library", ".") if os.path.isfile(os.path.join(name, "pyproject.toml"))]
+    roots = ["--root=" + name for name in (".", "library") if os.path.isfile(os.path.join(name, "pyproject.toml"))]
     return environment.become("notebento", "check", *(roots + arguments))
 
 

@@ -287,9 +287,9 @@ def test_a_python_that_is_too_new_says_so(
 
 
 def test_the_checks_are_those_of_the_library_and_of_the_project(installed: Path) -> None:
-    assert start(installed, "test.py").stdout.endswith("notebento check --root=library --root=.\n")
-    assert start(installed, "test.py", "--fast").stdout == "notebento check --root=library --root=. --fast\n"
-    assert start(installed, "test.py", "--nightly").stdout == "notebento check --root=library --root=. --nightly\n"
+    assert start(installed, "test.py").stdout.endswith("notebento check --root=. --root=library\n")
+    assert start(installed, "test.py", "--fast").stdout == "notebento check --root=. --root=library --fast\n"
+    assert start(installed, "test.py", "--nightly").stdout == "notebento check --root=. --root=library --nightly\n"
     assert start(installed, "test.py", FAILING="notebento").returncode == 7
 
 

@@ -110,11 +110,22 @@ def test_the_keys_are_those_of_the_repository(standalone: Home, repository: Path
     assert any(file.startswith("notebento/") for file in json.loads(ours)["train"])
 
 
-def test_the_lab_pipeline_runs(standalone: Home) -> None:
-    done = standalone.run("-m", "notebento", "run", "experiment=lab")
+def test_the_lab_pipeline_goes_on_where_the_repository_stopped(standalone: Home, repository: Path) -> None:
+    """What the repository computed has the same keys here; the first and the last stage run again, in kernels."""
+    if (known := repository / "runs/cache").is_dir():
+        shutil.copytree(known, Path(standalone.environment["NOTEBENTO_RUNS"]) / "cache")
+    lab = ["-m", "notebento", "run", "experiment=lab"]
+    done = standalone.run(*lab, "--force=data", "--force=bento")
     assert done.returncode == 0, done.stdout + done.stderr
-    again = standalone.run("-m", "notebento", "run", "experiment=lab", "--plan")
+    again = standalone.run(*lab, "--plan")
     assert "nothing to do" in again.stdout, again.stdout + again.stderr
+
+
+@pytest.mark.nightly
+def test_the_lab_pipeline_runs_from_nothing(standalone: Home, tmp_path: Path) -> None:
+    cold = standalone._replace(environment=standalone.environment | {"NOTEBENTO_RUNS": str(tmp_path)})
+    done = cold.run("-m", "notebento", "run", "experiment=lab")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_projects_tests_pass(standalone: Home) -> None:
