@@ -163,3 +163,23 @@ def test_an_edit_of_prose_or_of_a_saved_notebook_during_a_run_changes_nothing(to
 
     assert run(toy, When("train", "running", disturb)).stages["train"].changed == []
     assert run(toy).stages["train"].cached
+
+
+def test_a_plan_does_not_take_the_first_champion_for_news(toy: Toy) -> None:
+    """The model of the newest run became champion; until it is known that another comes out, it is the same model."""
+    stages = {
+        "train": (
+            {"groups": ["model"], "outputs": ["model"]},
+            'with stage.folder("model") as f:\n    (f / "m").write_text("1")',
+        ),
+        "judge": (
+            {"inputs": ["model"], "optional": ["champion"], "outputs": ["gate.json"]},
+            'stage.write("gate.json", sorted(stage.inputs))',
+        ),
+    }
+    toy.stages(**stages)
+    folder = toy.drive("model=toy")
+    edit_setting(toy, 0.5)
+    champion = folder / "artifacts" / "model"
+    steps = plan(open_run(["model=toy"], planning=True, champion=champion))
+    assert [(step.stage, step.does) for step in steps] == [("train", "run"), ("judge", "wait")]

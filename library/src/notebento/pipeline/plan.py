@@ -285,8 +285,18 @@ def _step_after(run: Run, stage: str, running: list[str]) -> Step:
         return Step(stage, "run", reasons(run, stage, now))
     found = []
     for record in run.cache.latest(stage):
-        expected = msgspec.structs.replace(now, inputs=record.parts.inputs | now.inputs)
+        expected = msgspec.structs.replace(now, inputs=_expected_inputs(run.declared(stage), now, record))
         found.append(_why(run, stage, expected, record))
     if [] in found:
         return Step(stage, "wait", [f"runs if what {' and '.join(running)} makes comes out different"])
     return Step(stage, "run", min(found, key=len, default=["it never ran"]))
+
+# %% ../../../nbs/pipeline/plan.ipynb #3e37b6da
+def _expected_inputs(declared: StageConfig, now: Parts, record: Record) -> dict[str, str]:
+    """The inputs of `now`, those that are not made yet as `record` had them.
+
+    As in a run, an optional input that equals another is dropped: the champion, beside a model that is the champion.
+    """
+    inputs = record.parts.inputs | now.inputs
+    needed = {inputs[name] for name in declared.inputs if name in inputs}
+    return {name: d for name, d in inputs.items() if name not in declared.optional or d not in needed}
