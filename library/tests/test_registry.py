@@ -31,6 +31,7 @@ from notebento.registry.registry import (
     champion_folder,
     content_digest,
     lineage,
+    standing,
     version_name,
 )
 
@@ -219,7 +220,7 @@ def test_promote_refuses_a_version_that_predicts_something_else(changed, said, r
     first = register(registry, tmp_path, "a").version
     other = registry.register(bundle(tmp_path, "b", LATE | changed), "toy", Lineage(), {}, PASSED).version
     assert registry.champion() == first  # it is registered, and waits
-    assert said in registry.standing(other) and "project.name=" in registry.standing(other)
+    assert said in standing(registry, other) and "project.name=" in standing(registry, other)
     before = registry.history()
     with pytest.raises(UserError, match=f"{other} cannot follow {first}.*{said}(?s:.*)project.name="):
         registry.promote(other)
@@ -228,13 +229,13 @@ def test_promote_refuses_a_version_that_predicts_something_else(changed, said, r
 
 def test_standing_says_what_would_make_a_version_the_champion(registry, tmp_path):
     first, second = (register(registry, tmp_path, g).version for g in "ab")
-    assert registry.standing(first) == f"{first} is the champion"
-    standing = registry.standing(second, "experiment=lab")
-    assert standing.startswith(f"{second} waits for a decision") and f"the champion stays {first}" in standing
-    assert standing.endswith(f": notebento models promote {second} experiment=lab")
+    assert standing(registry, first) == f"{first} is the champion"
+    sentence = standing(registry, second, "experiment=lab")
+    assert sentence.startswith(f"{second} waits for a decision") and f"the champion stays {first}" in sentence
+    assert sentence.endswith(f": notebento models promote {second} experiment=lab")
     registry.promote(second)
-    assert registry.standing(second) == f"{second} is the champion"
-    assert f"the champion stays {second}: notebento models promote {first}" in registry.standing(first[:5])
+    assert standing(registry, second) == f"{second} is the champion"
+    assert f"the champion stays {second}: notebento models promote {first}" in standing(registry, first[:5])
 
 
 def test_the_champion_in_a_file_is_read_without_sqlalchemy(tmp_path):

@@ -23,7 +23,7 @@ from rich.table import Table
 from ..core.artifacts import Manifest, StageRecord, load
 from ..core.config import Config, convert
 from .report import size
-from ..registry.registry import Registry
+from ..registry.registry import Registry, standing
 
 # %% ../../../nbs/pipeline/terminal.ipynb #927665cb
 _MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]![/]", "running": "▸"}
@@ -131,7 +131,7 @@ def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Cal
     same = leading(manifest.overrides)
     registry = Registry.open(config.registry)
     known = any(entry.version == version for entry in registry.history())
-    say(escape(registry.standing(version, *same)) if known else f"{version} is not in the registry any more")
+    say(escape(standing(registry, version, *same)) if known else f"{version} is not in the registry any more")
     looked_up = len(schema["request"]) < len(schema["numeric"]) + len(schema["categorical"])
     commands = [*(["features materialize"] if looked_up else []), "serve", "models list"]
     lines = [*(" ".join(["notebento", c, *same]) for c in commands), "notebento lab"]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECORDED', 'OWN_NAME', 'content_digest', 'version_name', 'Lineage', 'lineage', 'Version', 'store_version',
            'read_version', 'PredictionTask', 'prediction_task', 'refuse_failed', 'refuse_other_task', 'Versions',
-           'Registry', 'Summary', 'overview', 'champion_folder']
+           'standing', 'Registry', 'Summary', 'overview', 'champion_folder']
 
 # %% ../../../nbs/registry/registry.ipynb #8b12f5a2
 import hashlib
@@ -199,15 +199,17 @@ class Versions:
         """The whole ledger, oldest first."""
         return self.ledger.entries()
 
-    def standing(self, name: str, *overrides: str) -> str:
-        """Whether a version is the champion, and if not, what would make it; `overrides` lead to this registry."""
-        version, champion = self.version(name).version, self.champion()
-        if version == champion:
-            return f"{version} is the champion"
-        if differs := prediction_task(self.store, champion).difference(prediction_task(self.store, version)):
-            return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {OWN_NAME}"
-        promote = " ".join(["notebento models promote", version, *overrides])
-        return f"{version} waits for a decision, as every later version; the champion stays {champion}: {promote}"
+# %% ../../../nbs/registry/registry.ipynb #8fd9891a
+def standing(registry: Versions, name: str, *overrides: str) -> str:
+    """Whether a version is the champion, and if not, what would make it; `overrides` lead to this registry."""
+    version, champion = registry.version(name).version, registry.champion()
+    if version == champion:
+        return f"{version} is the champion"
+    tasks = [prediction_task(registry.store, each) for each in (champion, version)]
+    if differs := tasks[0].difference(tasks[1]):
+        return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {OWN_NAME}"
+    promote = " ".join(["notebento models promote", version, *overrides])
+    return f"{version} waits for a decision, as every later version; the champion stays {champion}: {promote}"
 
 # %% ../../../nbs/registry/registry.ipynb #42cc28eb
 class Registry(Versions):
