@@ -12,8 +12,8 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parents[1] / "nbs"
 MAX_LINES = 40
-MEDIAN = 12  # the target is 10
-NINETIETH = 26  # nine in ten; the target is 25
+MEDIAN = 10
+NINETIETH = 25  # nine in ten
 SHOWN = 0.86  # of the public names; the target is 0.9
 MAX_IMPORTS = 32  # lines of the exported imports of a notebook; the target is 20, a third of a screen of 60
 # The notebook and the first name of the cells that are longer still. No entry may be added.

@@ -115,7 +115,7 @@ def save_text(path: Path, text: str) -> Path:
         part.write_text(text, encoding="utf-8")
     return path
 
-
+# %% ../../../nbs/core/artifacts.ipynb #f24a7a24
 def load(path: Path) -> Any:
     """What `save` wrote: a data frame, plain values, or for any other suffix the path itself."""
     if path.suffix == ".parquet":
@@ -133,7 +133,7 @@ class Artifact(msgspec.Struct):
     bytes: int
     compared: bool  # must two runs agree on it?
 
-
+# %% ../../../nbs/core/artifacts.ipynb #bd84a53e
 def describe(path: Path, run_dir: Path, compared: bool) -> Artifact:
     """The record of the artifact at `path`."""
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

@@ -29,7 +29,7 @@ def to_microseconds(time: datetime) -> int:
     """Microseconds since 1970; a time without a zone is taken as UTC."""
     return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND
 
-
+# %% ../../../nbs/core/clock.ipynb #c25858d7
 def from_microseconds(microseconds: int) -> datetime:
     """The time in UTC so many microseconds after 1970. Raises `UserError` beyond the calendar."""
     try:

@@ -232,7 +232,7 @@ class CardConfig(Frozen, frozen=True):
     limits: tuple[str, ...] = ()
     contact: str = "the owners of this repository"
 
-
+# %% ../../../nbs/core/config.ipynb #3ba31271
 class RegistryConfig(Frozen, frozen=True):
     """Where versions and their ledger live, and what the model card says."""
 

@@ -144,7 +144,7 @@ def keep(rows: pl.DataFrame, contract: TableContract, table: str) -> tuple[pl.Da
     rules = [c for c in failed.details().columns if c not in schema.column_names()]
     return good.select(rows.columns), _rejects(rows, failed.details(), rules, table)
 
-
+# %% ../../../nbs/data/contract.ipynb #97e6431c
 def _rejects(rows: pl.DataFrame, failed: pl.DataFrame, rules: Sequence[str], table: str) -> pl.DataFrame:
     broken = {rule: pl.col(rule) == "invalid" for rule in rules}
     for rule in rules:  # a value that does not fit was read as null: one mistake, not two

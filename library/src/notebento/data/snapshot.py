@@ -57,7 +57,7 @@ def contract_of(data: DataConfig, table: str) -> TableContract:
         columns[data.time] = msgspec.structs.replace(asked, type="datetime", nullable=False)
     return TableContract(key=data.key, columns=columns, rules=contract.rules)
 
-
+# %% ../../../nbs/data/snapshot.ipynb #42bc60b2
 def contracts_of(data: DataConfig) -> Contracts:
     """The contract of each table."""
     return {name: contract_of(data, name) for name in {data.table: 0, **data.contract}}
@@ -141,7 +141,7 @@ def until(rows: pl.DataFrame, data: DataConfig, as_of: dt.datetime | None) -> pl
         )
     return before
 
-
+# %% ../../../nbs/data/snapshot.ipynb #51bdd578
 def span(times: pl.Series) -> str:
     """From when to when, in words."""
     first, last = times.sort()[0], times.sort()[-1]
@@ -194,7 +194,7 @@ def profile(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Per column: kind, count, nulls, distinct values, and quantiles or the most frequent values."""
     return {name: _facts(rows[name]) for name in rows.columns}
 
-
+# %% ../../../nbs/data/snapshot.ipynb #54c3c152
 def _facts(column: pl.Series) -> dict[str, Any]:
     known, kind = column.drop_nulls(), kind_of(column.name, column.dtype)
     facts: dict[str, Any] = {"kind": kind, "count": len(known), "nulls": column.null_count()}
@@ -220,7 +220,7 @@ def facts_of(snapshot: Snapshot, data: DataConfig) -> dict[str, Any]:
         },
     }
 
-
+# %% ../../../nbs/data/snapshot.ipynb #ca2f4612
 def column_table(facts: Mapping[str, Any], table: str) -> pl.DataFrame:
     """One line for each column of `table`: its kind, how many nulls, how many different values."""
     columns = facts["tables"][table]["columns"]

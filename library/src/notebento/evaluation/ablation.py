@@ -31,7 +31,7 @@ def targets(schema: Signature, rows: pl.DataFrame) -> np.ndarray:
         return rows[schema.target].cast(pl.Float64).to_numpy()
     return rows[schema.target].replace_strict({c: i for i, c in enumerate(schema.classes)}).to_numpy()
 
-
+# %% ../../../nbs/evaluation/ablation.ipynb #d4a1c462
 def mean_loss(schema: Signature, target: np.ndarray, answer: np.ndarray) -> float:
     """The mean loss of answers; `target` is 0 or 1, a class number, or a value."""
     if schema.task == "regression":
@@ -116,7 +116,7 @@ def ablation(
         models[name] = fit_and_predict(train, validation, target, kept[name], seeds, rounds)
     return _ablation_table(models, kept, how)
 
-
+# %% ../../../nbs/evaluation/ablation.ipynb #2bd40c3b
 def _ablation_table(models: Mapping[str, Binary], kept: Mapping[str, Sequence[str]], how: Resamples) -> pl.DataFrame:
     metrics = [metric for metric in METRICS["binary"] if metric.name == "auc"]
     values = bootstrap(metrics, models, how)
@@ -134,7 +134,7 @@ def training_parts() -> dict[str, pl.DataFrame] | None:
     found = newest_artifacts(["features.parquet", "split.json"])
     return split_of(load(found["features.parquet"]), load(found["split.json"])) if found else None
 
-
+# %% ../../../nbs/evaluation/ablation.ipynb #ed7db86e
 def view_ablation(
     config: Config, rows: int = 20_000, seed: int = 0, watch: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> pl.DataFrame:

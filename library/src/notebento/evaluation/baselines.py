@@ -58,7 +58,7 @@ class Constant(msgspec.Struct, frozen=True):
             return FittedConstant(np.bincount(train.target, minlength=train.inputs.outputs) / len(train))
         return FittedConstant(np.asarray(train.target.mean()))
 
-
+# %% ../../../nbs/evaluation/baselines.ipynb #9051c8f2
 @dataclass(frozen=True)
 class FittedConstant:
     """The answer of `Constant`."""

@@ -67,7 +67,7 @@ class Benchmark:
         """The same, drawing single rows."""
         return self if self.how.days is None else benchmark(self.metrics, self.models, replace(self.how, days=None))
 
-
+# %% ../../../nbs/evaluation/benchmark.ipynb #7ba22e9a
 def benchmark(metrics: Sequence[Metric], models: Mapping[str, Answers], how: Resamples) -> Benchmark:
     """Measure all `models`."""
     return Benchmark(metrics, models, how, bootstrap(metrics, models, how))
@@ -77,7 +77,7 @@ def metrics_table(metrics: PartMetrics) -> pl.DataFrame:
     """Models as rows, metrics as columns, `value (low to high)` as text."""
     return pl.DataFrame([{"model": name} | _texts(found) for name, found in metrics.items()])
 
-
+# %% ../../../nbs/evaluation/benchmark.ipynb #219d58f6
 def differences_table(differences: Mapping[str, Mapping[str, Improvement]]) -> pl.DataFrame:
     """The others as rows, the improvement over them as columns, and the share of resamples that are better."""
     records = []
@@ -86,7 +86,7 @@ def differences_table(differences: Mapping[str, Mapping[str, Improvement]]) -> p
         records.append({"against": name} | _texts(found, "+") | shares)
     return pl.DataFrame(records)
 
-
+# %% ../../../nbs/evaluation/benchmark.ipynb #d1e3be89
 def _texts(found: Mapping[str, Interval], sign: str = "") -> dict[str, str]:
     return {metric: format(interval, sign) for metric, interval in found.items()}
 
@@ -99,7 +99,7 @@ def comparable_champion(bundle: Path | None, ours: Graph, columns: Sequence[str]
     obstacle = champion_obstacle(champion.schema, ours.schema, columns)
     return (None if obstacle else champion), obstacle
 
-
+# %% ../../../nbs/evaluation/benchmark.ipynb #9bce2811
 def answers_on(
     frame: pl.DataFrame, rows: Rows, graphs: Mapping[str, Graph | None], baselines: Mapping[str, Answering]
 ) -> dict[str, np.ndarray]:
@@ -108,7 +108,7 @@ def answers_on(
     first = {OURS: found.pop(OURS)} if OURS in found else {}
     return first | {name: baseline.predict(rows) for name, baseline in baselines.items()} | found
 
-
+# %% ../../../nbs/evaluation/benchmark.ipynb #a8236dd0
 def models_of(rows: Rows, answers: Mapping[str, np.ndarray]) -> dict[str, Answers]:
     """The answers of every model, beside the targets of `rows`."""
     assert rows.target is not None

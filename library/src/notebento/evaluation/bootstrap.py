@@ -54,7 +54,7 @@ def groups_of_equal_size(values: np.ndarray, groups: int = 10) -> np.ndarray:
     edges = np.unique(np.quantile(values, np.arange(1, groups) / groups, method="inverted_cdf"))
     return np.searchsorted(edges, values)
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #09c07bfc
 class Calibration:
     """The calibration error, for any counts of the rows."""
 
@@ -95,7 +95,7 @@ class Answers:
         """Set what the task needs, and return the lines."""
         raise NotImplementedError
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #4bb54e7b
 class Binary(Answers):
     """Probabilities (n,) for a target of 0 and 1."""
 
@@ -119,7 +119,7 @@ class Multiclass(Answers):
         self.calibration = Calibration(right, p.max(1))
         return np.stack([right, log_losses(p[np.arange(len(p)), self.target])])
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #52a28332
 class Regression(Answers):
     """Predicted numbers (n,)."""
 
@@ -129,7 +129,7 @@ class Regression(Answers):
         centred, off = self.target - self.target.mean(), self.answer.astype(np.float64) - self.target
         return np.stack([off**2, np.abs(off), centred, centred**2])
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #fede90c5
 def answers_of(task: str, target: np.ndarray, answer: np.ndarray) -> Answers:
     """The answers of one model to a `task`."""
     return {"binary": Binary, "multiclass": Multiclass, "regression": Regression}[task](target, answer)
@@ -225,7 +225,7 @@ def local(frame: pl.DataFrame, time: str, zone: str) -> pl.Series:
             f"evaluate.zone: {zone!r} is not a time zone", fix="evaluate.zone=UTC, or America/New_York"
         ) from e
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #9f81ee3c
 def day_numbers(frame: pl.DataFrame, time: str | None, zone: str = "UTC") -> np.ndarray | None:
     """(n,) number of each row's day; None, to draw single rows, without a time or with fewer than `LEAST_DAYS`."""
     if time is None:
@@ -244,7 +244,7 @@ def interval(values: np.ndarray, mirrored: bool = False, share: float = 0.95) ->
         low, high = max(0.0, min(2 * value - high, value)), max(2 * value - low, value)
     return Interval(float(value), float(low), float(high))
 
-
+# %% ../../../nbs/evaluation/bootstrap.ipynb #6ece91db
 def intervals(metrics: Sequence[Metric], values: np.ndarray) -> dict[str, Interval]:
     """Metric -> interval, from one model's array of `bootstrap`; without those that are not defined."""
     found = {m.name: interval(values[:, i], m.mirrored) for i, m in enumerate(metrics)}

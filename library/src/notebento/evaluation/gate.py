@@ -31,14 +31,14 @@ def bound_checks(
         checks += [_bound_check(name, value, kind, limit) for kind, limit in limits if limit is not None]
     return checks
 
-
+# %% ../../../nbs/evaluation/gate.ipynb #6c3157d1
 def _bound_check(name: str, value: float | None, kind: str, limit: float) -> dict[str, Any]:
     passed = value is not None and (value >= limit if kind == "min" else value <= limit)
     word = {"min": ("at least", "below"), "max": ("at most", "above")}[kind][not passed]
     measured = "is not defined on these rows" if value is None else f"{value:.4f} is {word} {limit:g}"
     return _check(f"{name} {kind}", value, limit, passed, f"{name} {measured}")
 
-
+# %% ../../../nbs/evaluation/gate.ipynb #3a8f3fbb
 def _check(name: str, value: float | None, limit: float | None, passed: bool, reason: str) -> dict[str, Any]:
     return {"name": name, "value": value, "limit": limit, "passed": passed, "reason": reason}
 
@@ -54,7 +54,7 @@ def champion_checks(improvement: Mapping[str, Improvement], obstacle: str) -> li
         checks.append(_check(f"{name} champion", gain.high, 0.0, not worse, reason))
     return checks
 
-
+# %% ../../../nbs/evaluation/gate.ipynb #3ad658f6
 def gate_verdict(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`gate.json`: passed or not, the reasons why not, and every check."""
     return {

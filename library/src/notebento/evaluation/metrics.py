@@ -41,7 +41,7 @@ class Interval(msgspec.Struct, frozen=True):
             return ""
         return f"{_number(self.low, sign)} to {_number(self.high, sign)}"
 
-
+# %% ../../../nbs/evaluation/metrics.ipynb #54112958
 def _number(value: float, sign: str) -> str:
     return f"{value:{sign}.4f}" if abs(value) < 10 else f"{value:{sign},.4g}"
 

@@ -51,7 +51,7 @@ def curves_plot(target: np.ndarray, answers: Mapping[str, np.ndarray]) -> Figure
     fig.tight_layout()
     return fig
 
-
+# %% ../../../nbs/evaluation/plots.ipynb #2a6a49c1
 def _curves(axes: Sequence[Axes], name: str, true: np.ndarray, false: np.ndarray) -> None:
     """The three curves of one model, from its true and false positives."""
     (roc, precision, gain), seen, origin = axes, true + false, [0.0]
@@ -71,7 +71,7 @@ def scatter_plot(target: np.ndarray, answer: np.ndarray) -> Figure:
     ax.set(title="Prediction", xlabel="predicted", ylabel="actual")
     return fig
 
-
+# %% ../../../nbs/evaluation/plots.ipynb #6fb617e5
 def confusion_plot(target: np.ndarray, answer: np.ndarray, classes: Sequence[Any]) -> Figure:
     """The rows of each class (down) by the class that was predicted (across)."""
     fig, ax = plt.subplots(figsize=(4.5, 4.5))

@@ -47,7 +47,7 @@ def slices(
             found.append(facts | intervals(metrics, bootstrap(metrics, {"it": part}, how.of(rows))["it"]))
     return found
 
-
+# %% ../../../nbs/evaluation/slices.ipynb #231562ad
 def _rows_by_value(values: pl.Series) -> list[tuple[str, np.ndarray]]:
     """The numbers of the rows with each value, in the values' order: hour 9 comes before hour 10."""
     frame = pl.DataFrame({"v": values, "n": values.cast(pl.Int64, strict=False)}).with_row_index("i")

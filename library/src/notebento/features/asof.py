@@ -149,12 +149,12 @@ def _begin(window: str) -> pl.Expr:
     entity = pl.col("_entity").cast(pl.Int128)
     return entity * LINE - LINE // 2 if window == "ever" else pl.col("_place") - microseconds(window)
 
-
+# %% ../../../nbs/features/asof.ipynb #4fafcab4
 def _cuts(half_life: str) -> list[pl.Expr]:
     start = pl.col("_entity").cast(pl.Int128) * LINE
     return [start + cut for cut in cuts(pl.col("_end").dt.epoch("us"), half_life)]
 
-
+# %% ../../../nbs/features/asof.ipynb #ac267770
 def _features(view: View) -> dict[str, pl.Expr]:
     fresh, expressions = pl.col("_whose") == pl.col("_entity"), dict[str, pl.Expr]()
     if view.expiry != "ever":
@@ -190,7 +190,7 @@ def _one_by_one(view: View, asked: pl.DataFrame, past: pl.DataFrame, plan: pl.Da
         found |= _last_in_force(view, asked, past).to_dict()
     return pl.DataFrame([found[name].alias(name) for name in view.columns], height=len(asked))
 
-
+# %% ../../../nbs/features/asof.ipynb #7012857b
 def _index(asked: pl.DataFrame, past: pl.DataFrame, place: pl.Expr) -> pl.Series:
     """How many of `past` are at a place or before it."""
     at = asked.lazy().select(_place=place).with_row_index("_n").sort("_place")

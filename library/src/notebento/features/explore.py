@@ -48,7 +48,7 @@ def univariate(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr)
     found = pl.DataFrame(facts, ["feature", "signal", "null", "what"], orient="row")
     return found.sort("signal", "feature", descending=[True, False])
 
-
+# %% ../../../nbs/features/explore.ipynb #9e417cdd
 def _words(about: About) -> str:
     return f"{about.text}, {about.unit}" if about.unit else about.text
 

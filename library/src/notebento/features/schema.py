@@ -103,7 +103,7 @@ def describe(view: View, aggregate: Aggregate, window: str) -> About:
     when = f", known in the last {window}" if counted else ""
     return About(unit, text + same + when, value.categorical and aggregate.kind in ("last", "minimum", "maximum"))
 
-
+# %% ../../../nbs/features/schema.ipynb #873b5f6f
 def _of(what: str, events: str) -> str:
     return f"{events} {what}" if what.startswith("that ") else f"{what} of {events}"
 
@@ -182,7 +182,7 @@ def by_time(views: Sequence[View], rows: pl.DataFrame, n: int) -> Iterator[Part]
         since = first - timedelta(microseconds=back) if first and back < LINE else None
         yield part, {view.events: _known_in(view.events, since, last) for view in views}
 
-
+# %% ../../../nbs/features/schema.ipynb #b8fd6f57
 def _known_in(events: Events, since: datetime | None, last: datetime | None) -> pl.Expr:
     return (events.known > since if since else pl.lit(True)) & (events.known <= last)
 
@@ -192,14 +192,14 @@ def _parts(events: Events, tables: Tables) -> int:
     table = tables.get(events.table.name, pl.DataFrame())
     return table.lazy().select(pl.len()).collect().item() // AT_ONCE + 1
 
-
+# %% ../../../nbs/features/schema.ipynb #e1c92485
 def _whole_numbers(features: FeatureSet, events: Events, read: pl.DataFrame) -> pl.DataFrame:
     for view in features.views:
         if view.events is events:
             only_whole(view, read)
     return read
 
-
+# %% ../../../nbs/features/schema.ipynb #2e07c62d
 def _in_parts(features: FeatureSet, views: Sequence[View], frame: pl.DataFrame, tables: Tables, n: int) -> pl.DataFrame:
     """What `look_up` finds, one part of the entities after the other; without entities, of the time."""
     by, events, numbered = views[0].by, {view.events for view in views}, frame.with_row_index("_number")
@@ -251,14 +251,14 @@ def outputs(features: FeatureSet) -> list[pl.Expr]:
     kinds = {kind: [n for n, a in features.shown.items() if a.dtype == kind] for kind in (pl.Float32(), pl.String())}
     return [pl.col(names).cast(kind) for kind, names in kinds.items() if names]
 
-
+# %% ../../../nbs/features/schema.ipynb #7e6d4747
 def compute(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """The features of `rows`, which have the record's fields and `predict_at`; in the order of the rows."""
     seen = seen_before(features, rows, tables)
     later = [name for name in features.derived if name not in features.immediate]
     return _alike(seen, lambda frame: derive(features.derived, frame, later).select(outputs(features)))
 
-
+# %% ../../../nbs/features/schema.ipynb #2680822f
 def _alike(frame: pl.DataFrame, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
     """`plan` of `frame`, computed for one row as it is for many."""
     several = pl.concat([frame, frame]) if len(frame) == 1 else frame
@@ -277,7 +277,7 @@ def typed(records: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> pl.DataFra
             casts.setdefault(kinds[name], []).append(name)
     return records.select(*times, *(pl.col(names).cast(kind) for kind, names in casts.items()))
 
-
+# %% ../../../nbs/features/schema.ipynb #25a59db7
 def _moments(texts: pl.Series) -> pl.Series:
     try:
         return pl.Series(texts.name, [text and utc(text) for text in texts], TYPES["datetime"])

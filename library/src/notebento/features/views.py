@@ -112,13 +112,13 @@ def _once(events: Events, found: pl.DataFrame, same: Sequence[str]) -> pl.DataFr
         raise UserError(f"the {events.name}: {problem}", fix="remove one, or tell `versions` apart by a column")
     return once
 
-
+# %% ../../../nbs/features/views.ipynb #695bff53
 def _timed(events: Events, rows: pl.LazyFrame, keep: pl.Expr) -> pl.DataFrame:
     if events.table.versions:  # first the times: a version that is not kept may replace one that is
         return with_times(events, rows).filter(keep).collect()
     return with_times(events, _once(events, rows.filter(keep).collect(), events.table.key).lazy()).collect()
 
-
+# %% ../../../nbs/features/views.ipynb #d77a4d45
 def _gone(events: Events) -> list[str]:
     return ["_gone"] if events.table.versions else []
 
@@ -143,7 +143,7 @@ def refuse_early(events: Events, found: pl.DataFrame, values: Mapping[str, tuple
         if events.table.later.keys() & {*expr.meta.root_names()}:
             _refuse_ahead(events, found, name, expr, moment)
 
-
+# %% ../../../nbs/features/views.ipynb #1909d0ca
 def _refuse_ahead(events: Events, found: pl.DataFrame, name: str, expr: pl.Expr, moment: pl.Expr) -> None:
     masked = masked_at(events.table, found.lazy().with_columns(_moment=moment)).select(expr.alias("then"))
     moved = found.select(then=masked.collect()["then"], now=expr, known="_known")
@@ -165,7 +165,7 @@ def _by_moment(events: Events, by: Iterable[str]) -> dict[str, tuple[pl.Expr, pl
         read[name] = (value.expr, known if value.known is None else pl.max_horizontal(known, value.known))
     return read
 
-
+# %% ../../../nbs/features/views.ipynb #9f569b64
 def read_events(events: Events, tables: Tables, by: Iterable[str] = (), keep: pl.Expr | None = None) -> pl.DataFrame:
     """The events in order of knowledge: `_happened`, `_known`, the columns `by`, and their payload.
 
@@ -204,22 +204,22 @@ def count() -> Aggregate:
     """How many events there were."""
     return Aggregate("count")
 
-
+# %% ../../../nbs/features/views.ipynb #337a5be2
 def total(value: str) -> Aggregate:
     """The sum of `value`."""
     return Aggregate("total", value)
 
-
+# %% ../../../nbs/features/views.ipynb #8fc1b55e
 def mean(value: str) -> Aggregate:
     """The mean of `value` over the events that have one; null without any."""
     return Aggregate("mean", value)
 
-
+# %% ../../../nbs/features/views.ipynb #82fd0bf7
 def share(value: str) -> Aggregate:
     """The share of events for which `value` is true; null without any."""
     return Aggregate("share", value)
 
-
+# %% ../../../nbs/features/views.ipynb #93ec4ecd
 def decayed(value: str) -> Aggregate:
     """The mean of `value`, where an event weighs half as much for every window of time that has passed since."""
     return Aggregate("decayed", value)
@@ -229,12 +229,12 @@ def minimum(value: str) -> Aggregate:
     """The least `value`; null without any."""
     return Aggregate("minimum", value)
 
-
+# %% ../../../nbs/features/views.ipynb #a6f74686
 def maximum(value: str) -> Aggregate:
     """The largest `value`; null without any."""
     return Aggregate("maximum", value)
 
-
+# %% ../../../nbs/features/views.ipynb #0e0b7d9e
 def distinct(value: str) -> Aggregate:
     """How many different `value`s there were."""
     return Aggregate("distinct", value)

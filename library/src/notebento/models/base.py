@@ -94,13 +94,13 @@ def _require(frame: pl.DataFrame, names: Sequence[str]) -> None:
                 fix="use features.parquet and schema.json from the same run",
             )
 
-
+# %% ../../../nbs/models/base.ipynb #1665d7c0
 def _numbers(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as one float32 array of shape (n, columns), null as NaN."""
     columns = [frame[c].cast(pl.Float32).fill_null(float("nan")).to_numpy() for c in names]
     return np.stack(columns, 1) if columns else np.empty((len(frame), 0), np.float32)
 
-
+# %% ../../../nbs/models/base.ipynb #e46b958e
 def _strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as one array of str, of shape (n, columns), null as the empty string."""
     columns = [frame[c].cast(pl.String).fill_null("").to_numpy().astype(object) for c in names]
@@ -223,7 +223,7 @@ def write_facts(folder: Path, fitted: Fitted, **facts: Any) -> None:
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
-
+# %% ../../../nbs/models/base.ipynb #e0966c8d
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `write_facts` wrote."""
     try:
@@ -232,7 +232,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} does not contain a fitted model", fix="run the train stage: notebento run") from e
     return facts
 
-
+# %% ../../../nbs/models/base.ipynb #3703fb7c
 def load_fitted(folder: Path | str) -> Fitted:
     """The fitted model that `save` wrote into `folder`, whatever its class."""
     name = read_facts(Path(folder))["class"]

@@ -75,7 +75,7 @@ def numbers(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
             fix=f"convert the column {name!r} to numbers",
         ) from e
 
-
+# %% ../../../nbs/models/bundle.ipynb #6ba1f643
 def _computes(frame: pl.DataFrame, column: pl.Expr) -> bool:
     try:
         frame.select(column)
@@ -83,7 +83,7 @@ def _computes(frame: pl.DataFrame, column: pl.Expr) -> bool:
         return False
     return True
 
-
+# %% ../../../nbs/models/bundle.ipynb #aa1f0435
 def strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """(n, columns) object of str, null as the empty string."""
     table = np.empty((len(frame), len(names)), object)
@@ -211,7 +211,7 @@ def golden(frame: pl.DataFrame, expected: np.ndarray, schema: Signature, names: 
         for name, record, answer in zip(names, records, expected.astype(np.float32).tolist(), strict=True)
     ]
 
-
+# %% ../../../nbs/models/bundle.ipynb #87159364
 def _plain(value: Any) -> Any:
     """A value as JSON has it: times in ISO 8601, and no NaN."""
     if hasattr(value, "isoformat"):
@@ -279,7 +279,7 @@ class OnnxModel(Protocol):
 
     def SerializeToString(self, *, deterministic: bool) -> bytes: ...  # noqa: N802
 
-
+# %% ../../../nbs/models/bundle.ipynb #2fcf8feb
 def graph_facts(model: OnnxModel) -> dict[str, Any]:
     """Operator sets, number of nodes and weights."""
     return {
@@ -302,7 +302,7 @@ def write_bundle(folder: Path, model: bytes, facts: Mapping[str, Any], **files: 
     files = {name: {"sha256": digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     (folder / "export.json").write_text(_json({**facts, "files": files}))
 
-
+# %% ../../../nbs/models/bundle.ipynb #2465fdfd
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 

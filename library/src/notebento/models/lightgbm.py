@@ -58,12 +58,12 @@ def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
     """(n, F + C) float32: numbers as they are, then codes."""
     return np.concatenate([rows.numeric, vocabulary.encode(rows.categorical).astype(np.float32)], axis=1)
 
-
+# %% ../../../nbs/models/lightgbm.ipynb #fcd1ca7b
 def _coded(inputs: Inputs) -> list[int]:
     """Which columns of the table hold codes."""
     return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
 
-
+# %% ../../../nbs/models/lightgbm.ipynb #219c38da
 def _parameters(model: LightGBM, inputs: Inputs, trainer: Trainer) -> dict[str, Any]:
     same = {"seed": trainer.seed, "num_threads": trainer.threads, "deterministic": True, "force_row_wise": True}
     return same | {
@@ -118,14 +118,14 @@ def parse_trees(text: str) -> list[dict[str, np.ndarray]]:
     lines = ((line.partition("=") for line in block.splitlines()[1:] if "=" in line) for block in blocks)
     return [{name: np.array(numbers.split(), np.float64) for name, _, numbers in tree} for tree in lines]
 
-
+# %% ../../../nbs/models/lightgbm.ipynb #069aba79
 def round_down(values: np.ndarray) -> np.ndarray:
     """The largest float32 that is not above each of `values`."""
     with np.errstate(over="ignore"):
         near = values.astype(np.float32)
     return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
 
-
+# %% ../../../nbs/models/lightgbm.ipynb #4c120493
 def members(tree: Mapping[str, np.ndarray], i: int) -> list[int]:
     """The category codes that the i-th set of `tree` holds (a bit set in words of 32)."""
     start, end = tree["cat_boundaries"][i : i + 2].astype(int)
@@ -179,7 +179,7 @@ def forest_node(trees: Sequence[Mapping[str, np.ndarray]], outputs: int, factor:
         facts[name] = value.tolist() if value.dtype == np.int64 else numpy_helper.from_array(floats)
     return helper.make_node("TreeEnsemble", ["table"], ["logits"], domain="ai.onnx.ml", n_targets=outputs, **facts)
 
-
+# %% ../../../nbs/models/lightgbm.ipynb #c9600ca8
 def _sets(tree: Mapping[str, np.ndarray]) -> list[int]:
     """The numbers of the sets of codes that the nodes of `tree` ask for, in their order."""
     if "cat_boundaries" not in tree:

@@ -81,7 +81,7 @@ def _with_teacher(settings: TableNetwork, train: Rows, validation: Rows, trainer
     answers = out_of_fold(teacher, train, validation, trainer, settings.distillation_folds)
     return mix_targets(train, answers, settings.distillation_weight)
 
-
+# %% ../../../nbs/models/network.ipynb #0f4fcb37
 def fit_embeddings(network: nn.Module, rows: TensorRows, known: np.ndarray, clip: float) -> None:
     """Cut the bins of each `Embedding` in `network` at the quantiles of `rows` where `known` (n, F)."""
     for block in network.modules():

@@ -87,7 +87,7 @@ def members_loss(task: Task, logits: Tensor, target: Tensor) -> Tensor:
     loss = functional.mse_loss if task == "regression" else functional.binary_cross_entropy_with_logits
     return loss(logits[..., 0], target[:, None].expand(-1, k))
 
-
+# %% ../../../nbs/models/tabm.ipynb #42f57753
 def answer_loss(task: Task, logits: Tensor, target: Tensor) -> Tensor:
     """Log loss of the members' mean probability, or the squared error of their mean value."""
     if task == "regression":

@@ -62,7 +62,7 @@ def _refused(e: sqlite3.Error) -> StoreError:
         return StoreError(f"no space left for the feature store: {e}", fix="free some, or set store.url")
     return StoreError(f"the feature store cannot be used: {e}", fix="see store.url in conf/store/")
 
-
+# %% ../../../nbs/online/backends.ipynb #11fdf8ae
 @contextmanager
 def _sqlite_errors() -> Iterator[None]:
     try:
@@ -126,12 +126,12 @@ _BETWEEN = (
 def _at(places: int) -> str:
     return _AT.format(",".join(["(?,?)"] * places))
 
-
+# %% ../../../nbs/online/backends.ipynb #8ded5a62
 def states_at(db: sqlite3.Connection, places: Places) -> list[bytes | None]:
     """The state of each key at a time, for at most `TOGETHER` of them."""
     return [state for (state,) in db.execute(_at(len(places)), list(chain.from_iterable(places)))]
 
-
+# %% ../../../nbs/online/backends.ipynb #228bdf5c
 def states_between(db: sqlite3.Connection, spans: Spans) -> list[tuple[int, int, bytes]]:
     """The states in at most `TOGETHER` spans: which of the spans, when it became known, and the state."""
     sql = _BETWEEN.format("(?,?,?,?)," * (len(spans) - 1) + "(?,?,?,?)")
@@ -162,7 +162,7 @@ def write_states(db: sqlite3.Connection, put: Sequence[State], drop: Iterable[tu
     db.executemany("DELETE FROM state WHERE key=? AND known=?", (s[:2] for s in put if not s[2]))
     db.executemany(_DROP, ((key, key, until) for key, until in drop))
 
-
+# %% ../../../nbs/online/backends.ipynb #82cc51b4
 def clear_states(db: sqlite3.Connection, prefix: bytes) -> None:
     """Remove all states whose keys begin with `prefix`, and count that."""
     db.execute("UPDATE revision SET number = number + 1")
@@ -244,12 +244,12 @@ def read_arguments(prefix: bytes, at: Places, spans: Spans) -> list[Any]:
     """What the script that reads is called with."""
     return [prefix, len(at), len(spans), *(x for key, *times in chain(at, spans) for x in (bytes(key), *times))]
 
-
+# %% ../../../nbs/online/backends.ipynb #b4cddb39
 def members_of(states: Sequence[State]) -> list[tuple[bytes, int, bytes]]:
     """States as members of sorted sets."""
     return [(key, known, known.to_bytes(8, "little", signed=True) + state) for key, known, state in states]
 
-
+# %% ../../../nbs/online/backends.ipynb #3b7c76c9
 def states_of(members: Sequence[bytes]) -> list[tuple[int, bytes]]:
     """The states of members, with their times."""
     return [(int.from_bytes(m[:8], "little", signed=True), m[8:]) for m in members]

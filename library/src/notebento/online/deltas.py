@@ -86,7 +86,7 @@ def key_columns(table: Table) -> list[str]:
     """The columns that name an event of a row: its key and what tells versions apart."""
     return [*table.key, *filter(None, [table.versions])]
 
-
+# %% ../../../nbs/online/deltas.ipynb #bb370458
 def event_columns(events: Events) -> list[pl.Expr]:
     """What is read of the events of rows: the row of each, when it happened and was known, its key and its payload."""
     table = events.table

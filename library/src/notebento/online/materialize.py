@@ -129,7 +129,7 @@ def refuse_times(layout: Layout, types: Mapping[str, Mapping[str, pl.DataType]])
                 problem = f"{view.events.table.name}.{name} tells entities apart and is a time"
                 raise UserError(problem, fix="let entities be texts, numbers or booleans")
 
-
+# %% ../../../nbs/online/materialize.ipynb #527ed86a
 def table_types(layout: Layout, tables: Tables) -> dict[str, dict[str, pl.DataType]]:
     """The types of the columns that views use, by table. Raises `UserError` for one that cannot be kept."""
     types = {name: storable_types(name, used_columns(layout, name, tables).collect_schema()) for name in layout.tables}
@@ -187,7 +187,7 @@ def rows_by_key(memory: RowMemory, layout: Layout, name: str, rows: pl.DataFrame
         found.setdefault(memory.row_key(name, row[:n]), Row(at, [])).rows.append([*row])
     return found
 
-
+# %% ../../../nbs/online/materialize.ipynb #00f90c68
 def still_alive(rows: pl.DataFrame, schedule: Schedule, keep_for: int, until: int) -> tuple[pl.DataFrame, Schedule]:
     """The rows that may still change something, of numbered ones, and when they do."""
     forget = np.where(schedule.last > -FOREVER, schedule.last, until) + keep_for
@@ -213,7 +213,7 @@ def packed_types(types: Mapping[str, Mapping[str, pl.DataType]]) -> bytes:
         {name: {column: str(kind.base_type()) for column, kind in mine.items()} for name, mine in types.items()}
     )
 
-
+# %% ../../../nbs/online/materialize.ipynb #35b3643f
 def fill(writer: Writer, claim: Claim, tables: Tables, as_of: datetime) -> Progress:
     """Fill a store that is claimed with the tables as of a time."""
     layout, memory, until, done = writer.layout, writer.memory, to_microseconds(as_of), Progress(as_of, None)

@@ -33,7 +33,7 @@ class Difference(msgspec.Struct):
     offline: Any
     online: Any
 
-
+# %% ../../../nbs/online/parity.ipynb #c59db948
 class Parity(msgspec.Struct):
     """What a check compared, and where it differs."""
 

@@ -32,7 +32,7 @@ def _unknown(key: str, fields: Mapping[str, Any]) -> UserError:
         fix=f"its fields: {', '.join(fields)}",
     )
 
-
+# %% ../../../nbs/online/query.ipynb #c1e956e7
 def configured(arguments: Sequence[str]) -> tuple[dict[str, str], Config, FeatureSet]:
     """The fields among `arguments`, the configuration that the others make, and its views.
 
@@ -53,7 +53,7 @@ def record_of(fields: Mapping[str, str], views: FeatureSet) -> dict[str, Any]:
     """A record of these fields, each of the type that `views` say. Raises `UserError` for one they do not have."""
     return {name: _typed(name, text, views) for name, text in fields.items()}
 
-
+# %% ../../../nbs/online/query.ipynb #090bdb52
 def _typed(name: str, text: str, views: FeatureSet) -> Any:
     if name not in views.record:
         raise _unknown(name, views.record)
@@ -72,7 +72,7 @@ class Features(msgspec.Struct, frozen=True):
     as_of: datetime
     complete: datetime | None  # everything that was known until then is in the store
 
-
+# %% ../../../nbs/online/query.ipynb #a6849902
 def features_of(store: FeatureStore, data: DataConfig, record: Mapping[str, Any], now: datetime) -> Features:
     """The features of `record` for a prediction that is made `now`."""
     asked = dict(record)
@@ -84,7 +84,7 @@ def features_of(store: FeatureStore, data: DataConfig, record: Mapping[str, Any]
     features = {name: value for name, value in looked.rows[0].items() if not name.startswith("_")}
     return Features(features, looked.why[0], as_of, store.clock)
 
-
+# %% ../../../nbs/online/query.ipynb #545d4cb7
 def _after(now: datetime, lead: timedelta) -> datetime:
     if now > datetime.max.replace(tzinfo=UTC) - lead:
         raise UserError(f"{now:%Y-%m-%d} is at the end of the calendar", fix="ask for an earlier time")

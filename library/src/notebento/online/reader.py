@@ -110,7 +110,7 @@ def _plain(value: float, whole: bool) -> float | int | None:
         return None
     return int(value) if whole else value
 
-
+# %% ../../../nbs/online/reader.ipynb #44ff4ce6
 class LookupResult(msgspec.Struct, frozen=True, eq=False):
     """The features of views for some records."""
 
@@ -224,11 +224,11 @@ def unknown() -> UserError:
     """That nothing is there for these views."""
     return UserError("the feature store is not materialized for these views", fix="notebento features materialize")
 
-
+# %% ../../../nbs/online/reader.ipynb #5d3b77c3
 def _type(name: str) -> pl.DataType:
     return pl.Datetime("us", "UTC") if name == "Datetime" else getattr(pl, name)()
 
-
+# %% ../../../nbs/online/reader.ipynb #0fd5be7d
 def stored_types(state: bytes | None) -> dict[str, dict[str, pl.DataType]]:
     """The types of the columns of each table, as a store keeps them. Raises `UserError` when they are not there."""
     if state is None:

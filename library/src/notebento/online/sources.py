@@ -33,7 +33,7 @@ class Delivery(NamedTuple):
     sent: datetime
     body: bytes
 
-
+# %% ../../../nbs/online/sources.ipynb #cd03bfe0
 class Lag(msgspec.Struct):
     """How far behind: messages that are not done, and how long the oldest has waited."""
 
@@ -68,7 +68,7 @@ def _lines(file: Path, start: int, n: int) -> list[tuple[int, bytes]]:
             found.append((start, line))
     return found
 
-
+# %% ../../../nbs/online/sources.ipynb #e427c42c
 def _left(file: Path, start: int) -> int:
     if file.suffix == ".parquet":
         return cast(int, pl.scan_parquet(file).select(pl.len()).collect().item()) - start
@@ -202,7 +202,7 @@ def acknowledge(members: ConsumerGroup, batch: Sequence[Delivery], dead: Mapping
         together.xack(members.name, members.group, *(delivery.place for delivery in batch))
     together.execute()
 
-
+# %% ../../../nbs/online/sources.ipynb #c78605d3
 def lag_of(members: ConsumerGroup) -> Lag:
     """How far behind the group is: what it was handed and is not done, and what it was not handed yet."""
     client, name = members.client, members.name
@@ -229,7 +229,7 @@ class Claims:
             self._look = time.monotonic() + self.idle_ms / 2000
         return found
 
-
+# %% ../../../nbs/online/sources.ipynb #2a2ed80f
 @contextmanager
 def stream_errors(members: ConsumerGroup) -> Iterator[None]:
     """Errors of Redis as a `StreamError`."""

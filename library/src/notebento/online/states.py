@@ -47,7 +47,7 @@ class Event(msgspec.Struct, array_like=True):
         """Whether no later version has replaced it by then."""
         return self.gone is None or self.gone > end
 
-
+# %% ../../../nbs/online/states.ipynb #bd6878d4
 class LogEntry(msgspec.Struct, array_like=True):
     """The events that became known at one time, in order."""
 

@@ -44,7 +44,7 @@ class Held(msgspec.Struct):
     bytes: int
     complete: datetime | None  # everything that became known until then is in it; None: it was never filled to the end
 
-
+# %% ../../../nbs/online/store.ipynb #63893f9e
 def held_by(backend: OnlineStore, width: int) -> dict[str, Held]:
     """What a backend holds of each definition, whose digests have `width` bytes."""
     sizes = backend.held(width)
@@ -54,7 +54,7 @@ def held_by(backend: OnlineStore, width: int) -> dict[str, Held]:
         for (digest, size), clock in zip(sizes.items(), clocks, strict=True)
     }
 
-
+# %% ../../../nbs/online/store.ipynb #ff8768f8
 def clear(backend: OnlineStore, digest: bytes) -> None:
     """Remove all states of a definition, while others read and write."""
     while not backend.write(backend.revision(), [(digest + CLOCK, 0, b"")]):

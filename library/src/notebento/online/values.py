@@ -48,7 +48,7 @@ class Sums:
         amount, number = sums[:, 0], sums[:, 1] * self.scale
         return np.divide(amount, number, np.full(amount.shape, np.nan), where=number > 0)
 
-
+# %% ../../../nbs/online/values.ipynb #26e7220f
 def _scale(view: View, aggregate: Aggregate) -> int:
     return view.events.values[aggregate.value].scale if aggregate.value else 1
 
@@ -56,13 +56,13 @@ def _scale(view: View, aggregate: Aggregate) -> int:
 def _expiry(view: View) -> int:
     return FOREVER if view.expiry == "ever" else microseconds(view.expiry)
 
-
+# %% ../../../nbs/online/values.ipynb #c00632fc
 def _position(log: EventLog, aggregate: Aggregate) -> tuple[int, int | None]:
     """Where a value stands in the payload of an event, and where its own time does."""
     names, late = list(log.payload), f"{aggregate.value}.known"
     return names.index(aggregate.value) if aggregate.value else -1, names.index(late) if late in names else None
 
-
+# %% ../../../nbs/online/values.ipynb #f3a5c22c
 def take_last(event: Event, values: Sequence[tuple[int, int | None]], predict_at: int) -> list[Any]:
     """The values of the last event, as in a table. At -1 stands how many minutes ago it happened."""
     payload = [*event.values, (predict_at - event.happened) / MINUTE]
@@ -104,7 +104,7 @@ def from_values(names: Sequence[str], aggregate: Aggregate, window: str, events:
         return len(set(values))
     return (min if aggregate.kind == "minimum" else max)(values) if values else None
 
-
+# %% ../../../nbs/online/values.ipynb #c00ae217
 def from_ages(names: Sequence[str], aggregate: Aggregate, window: str, events: InForce, end: int) -> tuple[Any, Any]:
     """Amount and number of a decayed mean, each event by its age in half-lives."""
     length = microseconds(window)
@@ -180,7 +180,7 @@ def kind_of(feature: Feature, columns: Mapping[str, Mapping[str, pl.DataType]]) 
         return empty.select(v=view.events.values[aggregate.value].expr).schema["v"]
     return pl.Int64() if aggregate.kind in ("count", "distinct") else pl.Float64()
 
-
+# %% ../../../nbs/online/values.ipynb #8880708b
 def feature_kinds(
     sums: Sums, logged: EventFeatures, columns: Mapping[str, Mapping[str, pl.DataType]]
 ) -> dict[str, pl.DataType]:

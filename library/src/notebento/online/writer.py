@@ -158,7 +158,7 @@ def new_sums(
         start = end
     return put
 
-
+# %% ../../../nbs/online/writer.ipynb #a9d46eff
 def new_log_entries(logs: Iterable[LogChanges], found: Sequence[Sequence[tuple[int, bytes]]]) -> list[State]:
     """The states of logs that change; an empty one is removed."""
     put = list[State]()
@@ -230,7 +230,7 @@ class RowChanges(NamedTuple):
     rows: int  # that were new or different
     ignored: int  # that were not newer than what the store had
 
-
+# %% ../../../nbs/online/writer.ipynb #0f06ba97
 def merge_rows(
     old: Mapping[bytes, Row], news: Mapping[bytes, RowNews], due: Collection[bytes], version: int | None
 ) -> RowChanges:
@@ -257,7 +257,7 @@ def calendar_entries(memory: RowMemory, table: str, again: Mapping[int, Sequence
         put.append((calendar, at, pack(list(dict.fromkeys([*before, *keys])))))
     return put
 
-
+# %% ../../../nbs/online/writer.ipynb #c5774bef
 def remember(memory: RowMemory, table: str, changes: RowChanges, schedule: Schedule, until: int) -> list[State]:
     """The rows that may still change something, and the times to look at them again."""
     put, again = list[State](), dict[int, list[bytes]]()

@@ -74,7 +74,7 @@ def _imported(source: str, package: str = "") -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{_absolute(node, package)}.{alias.name}" for alias in node.names)
 
-
+# %% ../../../nbs/pipeline/code.ipynb #02263c26
 def _nodes(source: str) -> list[ast.AST]:
     """Of a cell with magics, those of the lines that are Python."""
     for code in (source, re.sub(r"^([ \t]*)[%!].*", r"\1pass", source, flags=re.MULTILINE)):
@@ -141,7 +141,7 @@ def _text_of(path: Path) -> str:
     except FileNotFoundError as e:
         raise UserError(f"there is no notebook {path}", fix="see `notebook:` in conf/pipeline/") from e
 
-
+# %% ../../../nbs/pipeline/code.ipynb #297423ee
 def _code_cells(path: Path, text: str) -> list[dict[str, Any]]:
     try:
         cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]

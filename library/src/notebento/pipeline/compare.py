@@ -257,7 +257,7 @@ def _column(name: str, one: Any, two: Any, pairs: tuple[Any, Any] | None) -> Col
     missing = [s.null_count() / max(1, len(s)) for s in (one, two)]
     return ColumnChange(name, changed, (means[0], means[1]), (missing[0], missing[1]))
 
-
+# %% ../../../nbs/pipeline/compare.ipynb #004585e3
 def _by_size(column: ColumnChange) -> tuple[float, float]:
     old, new = (m or 0.0 for m in column.mean)
     return column.changed or 0, abs(new - old) / (abs(old) + abs(new) or 1.0)

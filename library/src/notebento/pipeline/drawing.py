@@ -42,12 +42,12 @@ def state(record: StageRecord) -> str:
     """What happened to a stage in one word."""
     return ("cached" if record.cached else "ran") if record.status == "done" else record.status
 
-
+# %% ../../../nbs/pipeline/drawing.ipynb #d29b15be
 def cut(text: str, most: float) -> str:
     """`text`, shortened to `most` characters."""
     return text if len(text) <= most else text[: max(1, int(most) - 1)] + "…"
 
-
+# %% ../../../nbs/pipeline/drawing.ipynb #58d2b1af
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     return f"{seconds:.1f} s" if seconds < 100 else "{} min {} s".format(*divmod(round(seconds), 60))

@@ -85,7 +85,7 @@ def changes(run: Run, stage: str, keyed: Keyed) -> list[str]:
     written = touched(keyed.footprint, footprint([*map(Path, keyed.footprint), *_files(run, stage)]))
     return found or [f"{_shown(path, run)} was written" for path in written]
 
-
+# %% ../../../nbs/pipeline/execution.ipynb #ee7dd52c
 def _shown(path: str, run: Run) -> str:
     return os.path.relpath(path, run.project.root) if Path(path).is_relative_to(run.project.root) else path
 

@@ -119,7 +119,7 @@ def configuration_files() -> list[Path]:
     walked = os.walk(project_root() / "conf", followlinks=True)
     return sorted(Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".yaml"))
 
-
+# %% ../../../nbs/pipeline/plan.ipynb #7bf47829
 def decided_by(overrides: list[str]) -> str:
     """The digest of what decides a configuration, or nothing where that is also the environment."""
     files = {path.as_posix(): path.read_bytes() for path in configuration_files()}

@@ -63,7 +63,7 @@ def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [head, ["---"] * len(head), *([str(c).replace("|", "\\|") for c in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
-
+# %% ../../../nbs/registry/card.ipynb #2d78fda9
 def _metric_table(models: PartMetrics) -> str:
     if not models:
         return "It was not measured.\n"
@@ -73,7 +73,7 @@ def _metric_table(models: PartMetrics) -> str:
     table = _table(["model", *(name.replace("_", " ") for name in names)], rows)
     return f"On the test part; in parentheses where 95% of bootstrap resamples lie.\n\n{table}"
 
-
+# %% ../../../nbs/registry/card.ipynb #34910aae
 def _gate(gate: dict[str, Any]) -> str:
     checks = [f"- {check['reason']}" for check in gate.get("checks", [])]
     return "\n".join([f"The gate {'passed' if gate['passed'] else 'did not pass'}.", "", *checks]) + "\n"
@@ -99,7 +99,7 @@ def _slice_tables(version: Version) -> str:
     tables = [_slice_table(column, records, compared) for column, records in version.slices.items() if records]
     return "\n".join(tables) or "It was not measured.\n"
 
-
+# %% ../../../nbs/registry/card.ipynb #05be8a8d
 def _slice_table(column: str, records: list[dict[str, Any]], compared: list[str]) -> str:
     metrics = [{k: msgspec.convert(v, Interval) for k, v in r.items() if isinstance(v, dict)} for r in records]
     known = dict.fromkeys(name for found in metrics for name in found)
@@ -118,7 +118,7 @@ def _split_table(split: dict[str, Any]) -> str:
     )
     return _table(["part", "from", "until before", "rows"], rows) if parts else "The split was not recorded.\n"
 
-
+# %% ../../../nbs/registry/card.ipynb #60b86573
 def _lineage_rows(version: Version) -> list[tuple[str, str]]:
     made, environment = version.lineage, version.lineage.environment
     changed = " with changes that are not in it" if made.dirty else ""
@@ -133,7 +133,7 @@ def _lineage_rows(version: Version) -> list[tuple[str, str]]:
         ("machine", str(environment.get("platform", "?"))),
     ]
 
-
+# %% ../../../nbs/registry/card.ipynb #bff70b10
 def _recipe(made: Lineage) -> str:
     if not made.commit or made.dirty:
         return "The code of the run is in no commit, so nobody can promise to make exactly this version again.\n"

@@ -100,7 +100,7 @@ def entries(
         found.append(entry)
     return found
 
-
+# %% ../../../nbs/registry/catalogue.ipynb #42cbba85
 def _add_distribution(entry: CatalogueEntry, column: pl.Series, bins: int = 24) -> None:
     known = column.drop_nulls()
     entry.nulls = column.null_count() / max(len(column), 1)
@@ -169,7 +169,7 @@ def _drawing(entry: CatalogueEntry) -> Html:
     drawn = tag("svg", *bars, viewBox="0 0 130 34", role="img", aria_label=f"from {least} to {most}")
     return joined(drawn, tag("small", f"{least} … {most}"))
 
-
+# %% ../../../nbs/registry/catalogue.ipynb #cdf905e6
 def _meter(entry: CatalogueEntry, most: float) -> Html:
     if entry.importance is None:
         return Html()
@@ -177,7 +177,7 @@ def _meter(entry: CatalogueEntry, most: float) -> Html:
     bar = tag("div", tag("i", style=f"width:{share:.1%}"), class_="meter")
     return joined(bar, tag("small", f"importance {entry.importance * 1000:+.2f} ‰"))
 
-
+# %% ../../../nbs/registry/catalogue.ipynb #c8cea3d4
 def _normal(entry: CatalogueEntry) -> str:
     limits = entry.expected
     parts = [] if entry.nulls is None else [f"null {entry.nulls:.1%}"]
@@ -236,12 +236,12 @@ def gather(config: Config, rows: int = 2000) -> Catalogue:
     listed = entries(features, expected, parts["train"], importances, versions)
     return Catalogue(listed, unexpected(parts["train"], expected), " ".join(about), stale, len(parts["train"]))
 
-
+# %% ../../../nbs/registry/catalogue.ipynb #adffad15
 def _importances(champion: Graph, sample: pl.DataFrame) -> tuple[dict[str, float], str]:
     """The importance of each column, and of which loss."""
     loss = "squared error" if champion.schema.task == "regression" else "log loss"
     return importance(champion, sample, targets(champion.schema, sample)), loss
 
-
+# %% ../../../nbs/registry/catalogue.ipynb #28c2cc33
 def _columns(registry: Registry, version: str) -> tuple[str, ...]:
     return msgspec.json.decode((registry.bundle(version) / "schema.json").read_bytes(), type=Signature).columns

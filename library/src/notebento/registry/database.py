@@ -60,7 +60,7 @@ def _parsed(url: str) -> URL:
     except ArgumentError as e:
         raise UserError(f"registry.url: {e}", fix="such as postgresql+psycopg://user@host/database") from e
 
-
+# %% ../../../nbs/registry/database.ipynb #15ad991f
 def _engine(url: URL) -> Any:
     is_sqlite = url.get_backend_name() == "sqlite"
     try:
@@ -71,7 +71,7 @@ def _engine(url: URL) -> Any:
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL"))
     return engine
 
-
+# %% ../../../nbs/registry/database.ipynb #d9368b6f
 def _one_at_a_time(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # outside a transaction, which the next line begins
@@ -79,7 +79,7 @@ def _one_at_a_time(connection: Connection) -> None:
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(20130101)"))
 
-
+# %% ../../../nbs/registry/database.ipynb #c94e540e
 @contextmanager
 def _explained(url: URL) -> Iterator[None]:
     try:

@@ -114,7 +114,7 @@ def champion_of(history: Iterable[LedgerEntry]) -> str:
     """The version that answers, `""` when there is none."""
     return (champions(history) or [""])[-1]
 
-
+# %% ../../../nbs/registry/ledger.ipynb #4c4e2347
 def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
     """The version called `name`, or whose name begins so; `champion` is one too."""
     known = [row.version for row in history if row.action == "register"]
@@ -138,7 +138,7 @@ def registration(version: str, history: list[LedgerEntry]) -> list[LedgerEntry]:
     rows = [entry("register", version, champion, "passed the gate")]
     return rows if champion else [*rows, entry("promote", version, "", "the first version that passed the gate")]
 
-
+# %% ../../../nbs/registry/ledger.ipynb #ee3962bd
 def promotion(name: str, history: list[LedgerEntry], reason: str, approval: str) -> list[LedgerEntry]:
     """The row that makes a version champion. Raises `UserError` when it is, or does not exist."""
     version, champion = find_version(name, history), champion_of(history)
@@ -146,7 +146,7 @@ def promotion(name: str, history: list[LedgerEntry], reason: str, approval: str)
         raise UserError(f"{version} is the champion already", fix="notebento models list")
     return [entry("promote", version, champion, reason, approval)]
 
-
+# %% ../../../nbs/registry/ledger.ipynb #7d715267
 def reversal(history: list[LedgerEntry], reason: str, approval: str) -> list[LedgerEntry]:
     """The row that makes the champion before this one champion again. Raises `UserError` when there was none."""
     so_far = champions(history)

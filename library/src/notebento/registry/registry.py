@@ -40,7 +40,7 @@ def content_digest(bundle: Path, package: Path | None = None) -> str:
     listing += [f"package/{line}" for line in package_listing(package)] if package else []
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
-
+# %% ../../../nbs/registry/registry.ipynb #6a9ce301
 def version_name(content_digest: str) -> str:
     """The name that people use for a version."""
     return f"v-{content_digest[:8]}"
@@ -58,7 +58,7 @@ class Lineage(msgspec.Struct, frozen=True):
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
 
-
+# %% ../../../nbs/registry/registry.ipynb #ac2bbd85
 def lineage(run_dir: Path) -> Lineage:
     """The lineage that the manifest in `run_dir` tells."""
     made = Manifest.read(run_dir)
@@ -113,7 +113,7 @@ def store_version(store: Path, bundle: Path, new: Version, package: Path | None 
     if (known := read_version(store, new.version)).digest != new.digest:
         raise NotebentoError(f"{new.version} already exists with another bundle: {known.digest} is not {new.digest}")
 
-
+# %% ../../../nbs/registry/registry.ipynb #78b1695a
 def read_version(store: Path, name: str) -> Version:
     """Read the version `name` from the store."""
     path = store / name / "version.json"
@@ -136,7 +136,7 @@ class PredictionTask(msgspec.Struct, frozen=True):
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
         return ", ".join(f"its {name} is {theirs!r} and not {ours!r}" for name, ours, theirs in pairs if ours != theirs)
 
-
+# %% ../../../nbs/registry/registry.ipynb #02563642
 def prediction_task(store: Path, version: str) -> PredictionTask:
     """What the version called `version` in the store predicts."""
     known = read_version(store, version)  # or the files are gone, and that is said
@@ -154,7 +154,7 @@ def refuse_failed(gate: dict[str, Any]) -> None:
             f"the gate refused the model: {reasons}", fix="see gate.json; improve the model, or change evaluate.gate"
         )
 
-
+# %% ../../../nbs/registry/registry.ipynb #97da2be5
 def refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
     """Raise `UserError` when the version to be promoted predicts something else than the champion before it."""
     champion, new = (prediction_task(store, version) for version in (promotion.prior, promotion.version))
@@ -263,7 +263,7 @@ class Summary(msgspec.Struct, frozen=True):
     run: str
     test: dict[str, float | None]  # metric -> our model's value on the test part
 
-
+# %% ../../../nbs/registry/registry.ipynb #2ce4c611
 def overview(registry: Registry) -> list[Summary]:
     """Every version, oldest first."""
     champion = registry.champion()
@@ -272,7 +272,7 @@ def overview(registry: Registry) -> list[Summary]:
         for v in registry.versions()
     ]
 
-
+# %% ../../../nbs/registry/registry.ipynb #b984165b
 def _ours(metrics: Metrics) -> dict[str, float | None]:
     return {name: m.value for name, m in metrics.get("test", {}).get(OURS, {}).items()}
 

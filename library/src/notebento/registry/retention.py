@@ -32,7 +32,7 @@ def needed(config: Config) -> dict[str, list[str]]:
             found.setdefault(definition, []).append(what)
     return found
 
-
+# %% ../../../nbs/registry/retention.ipynb #7a9d2029
 def _in_use(config: Config) -> Iterator[tuple[tuple[Version, Registry], str]]:
     """The champion of each ledger and the version before it, and what they are."""
     ledgers = {path.parent.name for path in runs_folder().glob("registry/*/versions")} | {config.registry.ledger}
@@ -42,7 +42,7 @@ def _in_use(config: Config) -> Iterator[tuple[tuple[Version, Registry], str]]:
         for role, name in zip(("champion", "next after a rollback"), newest, strict=False):
             yield (registry.version(name), registry), f"{name}, {role} of {ledger}"
 
-
+# %% ../../../nbs/registry/retention.ipynb #60427082
 def _definitions_of(version: Version, registry: Registry) -> set[str]:
     """As it was registered, and as this library makes it of the package that the version carries."""
     maker = load(registry.bundle(version.version) / "schema.json").get("features", {})
@@ -64,7 +64,7 @@ class Definition(msgspec.Struct):
     complete: datetime | None  # until then; None: it was never filled to the end
     needed_by: list[str]
 
-
+# %% ../../../nbs/registry/retention.ipynb #5c47225d
 def definitions(store: FeatureStore, needed: dict[str, list[str]]) -> list[Definition]:
     """What is in the backend of `store` or should be; those that somebody needs come first."""
     held, absent = store.held(), Held(0, 0, None)

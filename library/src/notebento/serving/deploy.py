@@ -45,7 +45,7 @@ def deploy(
     deployment = Deployment(str(bundle), name, serve, _located(store), contract, str(package) if package else "")
     return save(runs_folder() / "serve" / str(serve.port) / "deployment.json", deployment).parent
 
-
+# %% ../../../nbs/serving/deploy.ipynb #7c81a41e
 def _located(store: StoreConfig | None) -> StoreConfig | None:
     """The store with the path of its file, wherever the server will run."""
     if store is None or store.backend != "sqlite":

@@ -28,7 +28,7 @@ class TableRows(msgspec.Struct, forbid_unknown_fields=True):
     rows: list[msgspec.Raw]
     at: int | datetime | None = None
 
-
+# %% ../../../nbs/serving/inbox.ipynb #409dc260
 class Ingested(msgspec.Struct):
     """The result of an ingest request."""
 

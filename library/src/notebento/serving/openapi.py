@@ -25,7 +25,7 @@ def record_shape(responder: Responder) -> dict[str, Any]:
     required = {n: shapes[f.type] for n, f in fields.items() if f.required}
     return _object(required | optional, required=list(required)) | {"example": responder.example}
 
-
+# %% ../../../nbs/serving/openapi.ipynb #fe13f548
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
@@ -47,7 +47,7 @@ PROBES = {
 def _content(shape: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": shape}}
 
-
+# %% ../../../nbs/serving/openapi.ipynb #0143a850
 def _probe(what: str) -> dict[str, Any]:
     return {"get": {"summary": what, "responses": {"200": {"description": "yes"}, "503": {"description": "no"}}}}
 

@@ -190,7 +190,7 @@ class Batcher:
         self._dispatcher.shutdown()
         self.thread.shutdown(wait=False)
 
-
+# %% ../../../nbs/serving/responder.ipynb #f033f2ec
 def _too_busy() -> NoReturn:
     raise RequestError(503, "too many requests are waiting; try again in a second")
 

@@ -66,7 +66,7 @@ def feature_maker(schema: Signature, deployment: Deployment) -> Any:
     package = Path(deployment.package) if deployment.package else None
     return build(schema.features, version_aliases(package, deployment.version)) if schema.features else None
 
-
+# %% ../../../nbs/serving/service.ipynb #b3450036
 def load_version(deployment: Deployment) -> Responder:
     """The version of `deployment`. Raises `NotebentoError` unless it answers its golden predictions."""
     bundle, serve = Path(deployment.bundle), deployment.serve
@@ -133,7 +133,7 @@ async def ingest(request: Request) -> Response:
     """`POST /events`: rows of a table, for the feature store."""
     return await reply(_ingest(bentoml.get_current_service(), request))
 
-
+# %% ../../../nbs/serving/service.ipynb #d8becba8
 async def _ingest(service: "PredictionService", request: Request) -> Ingested:
     body = await read_body(request, service.deployment.serve.max_body_mb * 2**20)
     service.version.ready()
@@ -153,11 +153,11 @@ async def describe(request: Request) -> Response:
     """`GET /docs.json`: the interface in OpenAPI."""
     return await reply(_describe(bentoml.get_current_service()))
 
-
+# %% ../../../nbs/serving/service.ipynb #efef47aa
 async def _describe(service: "PredictionService") -> dict[str, Any]:
     return openapi(service.version.ready())
 
-
+# %% ../../../nbs/serving/service.ipynb #df1beccb
 async def docs_page(request: Request) -> Response:
     """`GET /`: the page to try it out."""
     return HTMLResponse(DOCS_PAGE)

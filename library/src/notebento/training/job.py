@@ -111,7 +111,7 @@ def worker(run_dir: str) -> None:
 def _job_file(run_dir: str) -> Path:
     return Path(run_dir) / "work" / "train" / "worker.json"
 
-
+# %% ../../../nbs/training/job.ipynb #78faf39b
 def _fit_in_processes(job: TrainingJob, stream: TextIO | None) -> Fitted:
     result = Path(job.work) / "fitted"
     shutil.rmtree(result, ignore_errors=True)

@@ -34,7 +34,7 @@ def torchrun(
     processes = [f"--nproc-per-node={trainer.devices}", "--max-restarts=0", f"--log-dir={logs}", "--tee=3"]
     return [sys.executable, "-m", "torch.distributed.run", *where, *processes, "-m", *module]
 
-
+# %% ../../../nbs/training/processes.ipynb #ece746cc
 def _rendezvous(nodes: int, environment: Mapping[str, str]) -> list[str]:
     """Where the nodes meet."""
     needed = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
