@@ -256,7 +256,7 @@ def test_before_there_is_any_run_the_definitions_are_all_there_is(tmp_path, monk
     found = gather(config)
     assert {e.feature for e in found.entries} == {*morning.views.shown}
     assert (found.wrong, found.rows, found.about) == ([], 0, "From the definitions.")
-    with pytest.raises(UserError, match=r"there is no run.*\n  fix: notebento run"):
+    with pytest.raises(UserError, match=r"no run.*\n  fix: notebento run"):
         view_ablation(config)
 
 

@@ -54,6 +54,7 @@ COMES_WITH = {
     "omegaconf": "hydra-core",
     "psutil": "ipykernel",
     "pygments": "rich",
+    "pyyaml": "hydra-core",
     "torchmetrics": "pytorch-lightning",
     "traitlets": "papermill",
 }

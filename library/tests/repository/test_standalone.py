@@ -113,7 +113,7 @@ def test_the_keys_are_those_of_the_repository(standalone: Home, repository: Path
 def test_the_lab_pipeline_goes_on_where_the_repository_stopped(standalone: Home, repository: Path) -> None:
     """What the repository computed has the same keys here; the first and the last stage run again, in kernels."""
     if (known := repository / "runs/cache").is_dir():
-        shutil.copytree(known, Path(standalone.environment["NOTEBENTO_RUNS"]) / "cache")
+        shutil.copytree(known, Path(standalone.environment["NOTEBENTO_RUNS"]) / "cache", dirs_exist_ok=True)
     lab = ["-m", "notebento", "run", "experiment=lab"]
     done = standalone.run(*lab, "--force=data", "--force=bento")
     assert done.returncode == 0, done.stdout + done.stderr

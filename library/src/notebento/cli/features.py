@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from notebento.cli.options import AsJson, AsPage, DryRun, Overrides, counted, err, out, print_json
 from notebento.core.compose import compose
@@ -35,7 +35,7 @@ def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJ
     if as_json:
         print_json(found)
     elif not html:
-        table = Table("feature", "what", "unit", "table", "null", "importance ‰")
+        table = Table(Column("feature", no_wrap=True), "what", "unit", "table", "null", "importance ‰")
         for e in found.entries:
             nulls = "" if e.nulls is None else f"{e.nulls:.1%}"
             importance = f"{e.importance * 1000:+.2f}" if e.importance else ""
@@ -185,7 +185,7 @@ def get(
         print_json({"features": found.features, "degraded": found.degraded, "as_of": found.as_of})
         return
     why = {name: reason for reason, names in found.degraded.items() for name in names}
-    table = Table("feature", "value", "unit", "")
+    table = Table(Column("feature", no_wrap=True), "value", "unit", "")
     for name, value in found.features.items():
         text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         table.add_row(name, text, views.about[name].unit, why.get(name, ""))

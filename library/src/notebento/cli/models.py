@@ -62,8 +62,7 @@ def promote(
     if as_json:
         print_json(entry)
     else:
-        out.print(f"{entry.version} is the champion now; before it was {entry.prior}", highlight=False)
-    out.print("a service that runs keeps its version until it is started again", style="dim")
+        _say(f"{entry.version} is the champion now; before it was {entry.prior}")
 
 
 @app.command()
@@ -75,7 +74,11 @@ def rollback(
     if as_json:
         print_json(entry)
     else:
-        out.print(f"{entry.version} is the champion again; before it was {entry.prior}", highlight=False)
+        _say(f"{entry.version} is the champion again; before it was {entry.prior}")
+
+
+def _say(decision: str) -> None:
+    out.print(decision, highlight=False)
     out.print("a service that runs keeps its version until it is started again", style="dim")
 
 
