@@ -1,7 +1,7 @@
 """All checks and tests, from a fresh clone on: of the project, and of the library where its sources are.
 
     python3 scripts/test.py                       everything but what takes long
-    python3 scripts/test.py --fast                lint, types and the quick tests, in less than a minute
+    python3 scripts/test.py --fast                lint, types and the quick tests, in a minute or two
     python3 scripts/test.py --nightly             everything
     python3 scripts/test.py -k calendar tests/    only pytest, with these arguments
 

@@ -95,6 +95,7 @@ def test_config(runs: Path) -> None:
 @pytest.mark.nightly
 def test_verify(runs: Path) -> None:
     """The lab run again, here from the working tree: its commit may be behind."""
+    printed(next(line for line in RUNS if line.endswith(" experiment=lab")), runs)
     listed = printed(".venv/bin/notebento runs list --all", runs)
     lab = next(line.split()[0] for line in listed.splitlines() if line.endswith(" experiment=lab"))
     said = printed(next(line for line in LINES if line.endswith("verify")), runs, lab, "--here")

@@ -340,6 +340,5 @@ def test_a_fresh_clone_trains_a_model(repository: Path, tmp_path: Path) -> None:
             shutil.copy(repository / name, tmp_path / name)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NOTEBENTO_")}
     subprocess.run([sys.executable, tmp_path / "scripts/run.py", "experiment=lab"], env=environment, check=True)
-    (run,) = (tmp_path / "runs").glob("*/manifest.json")
-    stages = json.loads(run.read_text())["stages"]
+    stages = json.loads((tmp_path / "runs/latest/manifest.json").read_text())["stages"]
     assert {"data", "features", "train", "export", "evaluate", "register", "bento"} <= stages.keys()

@@ -40,7 +40,7 @@ class Result(msgspec.Struct, frozen=True):
 
 def check(
     context: typer.Context,
-    fast: Annotated[bool, typer.Option("--fast", help="Lint, types and the quick tests: less than a minute.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Lint, types and the quick tests alone.")] = False,
     nightly: Annotated[bool, typer.Option("--nightly", help="Also the tests that take long.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Make notebooks and modules agree, and nothing else.")] = False,
     root: Annotated[
