@@ -20,7 +20,7 @@ from notebento.pipeline.comparison import sweep_rows, write_comparison, write_sw
 from notebento.pipeline.drawing import dag, edges, layers
 from notebento.pipeline.rendering import cleaned, render
 from notebento.pipeline.report import summary, write_report
-from notebento.pipeline.terminal import stage_line
+from notebento.pipeline.terminal import stage_lines
 
 HOSTILE = "</details></main><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>&"
 
@@ -231,7 +231,7 @@ def test_a_result_that_changed_while_it_ran_is_marked(tmp_path):
     mark = "changed while it ran, not cached: train.ipynb, src/toy/model.py"
     assert write_report(tmp_path, {}).read_text().count(mark) == 1
     assert summary(tmp_path).count(mark.replace("_", r"\_")) == 1
-    assert stage_line("train", edited).count(mark) == 1 and "cached" not in stage_line(
+    assert stage_lines("train", edited).count(mark) == 1 and "cached" not in stage_lines(
         "data", StageRecord("data.ipynb")
     )
 

@@ -55,7 +55,7 @@ def show(run: RunName = "latest", as_json: AsJson = False) -> None:
     facts = {"run": manifest.run_id, "status": manifest.status, "commit": f"{manifest.commit[:12]}{changes}"}
     print_facts(facts | {"overrides": " ".join(manifest.overrides) or "none"})
     for name, record in manifest.stages.items():
-        out.print(terminal.stage_line(name, record), highlight=False, soft_wrap=True)
+        out.print(terminal.stage_lines(name, record), highlight=False, soft_wrap=True)
         for reason in record.why:
             out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
     terminal.show(run_dir, manifest, out)

@@ -154,6 +154,7 @@ class StageRecord(msgspec.Struct):
     inputs: dict[str, str] = {}  # artifact -> digest
     artifacts: dict[str, Artifact] = {}
     changed: list[str] = []  # what changed while the stage ran; its result serves this run only
+    notices: list[str] = []  # what whoever uses the result should know
 
 # %% ../../../nbs/core/artifacts.ipynb #2e8de8ef
 class Manifest(msgspec.Struct):

@@ -133,6 +133,7 @@ class Record(msgspec.Struct, frozen=True):
     notebook: CachedArtifact  # as it was executed
     code: CachedArtifact  # the cells behind `parts.code`: a folder of JSON lists
     side_effects: list[str] = []  # paths relative to `runs/`, or absolute, without which it does not count
+    notices: list[str] = []  # what whoever uses the result should know
 
     def kept(self) -> dict[str, CachedArtifact]:
         """Everything of it that lies in the cache."""

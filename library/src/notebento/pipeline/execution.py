@@ -11,16 +11,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from notebento.core.artifacts import (
-    StageRecord,
-    describe,
-    load,
-    remove,
-    save,
-)
+from ..core.artifacts import StageRecord, describe, remove, save
 from ..core.compose import project_root
 from ..core.errors import NotebentoError
-from ..core.stage import SIDE_EFFECTS, needs
+from ..core.stage import NOTICES, SIDE_EFFECTS, needs, noted
 from .cache import CachedArtifact, Record, copy
 from .code import Module, Project, read_code
 from .engine import Job
@@ -59,7 +53,6 @@ def start(run: Run, stage: str, now: Parts) -> Job:
         remove(run.cache.work(now.key))
     work.parent.mkdir(parents=True, exist_ok=True)
     work.symlink_to(run.cache.work(now.key))
-    remove(work / SIDE_EFFECTS)  # of a try that was cut off
     discard_artifacts(run, stage)
     run.save()
     notebook = str(run.project.root / "nbs" / declared.notebook)
@@ -73,6 +66,8 @@ def discard_artifacts(run: Run, stage: str) -> None:
     declared = run.declared(stage)
     for artifact in declared.outputs + declared.recorded:
         remove(run.folder / "artifacts" / artifact)
+    for notes in (SIDE_EFFECTS, NOTICES):
+        remove(run.folder / "work" / stage / notes)
 
 # %% ../../../nbs/pipeline/execution.ipynb #3646cca5
 def changes(run: Run, stage: str, keyed: Keyed) -> list[str]:
@@ -98,9 +93,9 @@ def _commit(run: Run, stage: str, now: Parts, seconds: float) -> Record:
         for name in declared.outputs + declared.recorded
     }
     notebook = run.cache.put(run.folder / "notebooks" / f"{stage}.ipynb", own=False)
-    effects = load(work / SIDE_EFFECTS) if (work / SIDE_EFFECTS).exists() else []
     made = (run.manifest.run_id, round(seconds, 3))
-    record = Record(now, *made, artifacts, notebook, _commit_code(run, stage), effects)
+    notes = noted(work / SIDE_EFFECTS), noted(work / NOTICES)
+    record = Record(now, *made, artifacts, notebook, _commit_code(run, stage), *notes)
     run.cache.keep(record)
     return record
 
@@ -120,6 +115,7 @@ def _use_once(run: Run, stage: str, now: Parts, seconds: float, changed: list[st
     declared, record = run.declared(stage), run.manifest.stages[stage]
     record.status, record.cached, record.key, record.changed = "done", False, "", changed
     record.inputs, record.made_by, record.seconds = now.inputs, run.manifest.run_id, round(seconds, 3)
+    record.notices = noted(run.folder / "work" / stage / NOTICES)
     record.artifacts = {
         name: describe(run.folder / "artifacts" / name, run.folder, compared=name in declared.outputs)
         for name in declared.outputs + declared.recorded
@@ -135,6 +131,7 @@ def restore(run: Run, stage: str, found: Record, cached: bool = True) -> None:
     record.status, record.cached, record.changed = "done", cached, []
     record.key, record.inputs = found.parts.key, found.parts.inputs
     record.made_by, record.seconds, record.artifacts = found.run, found.seconds, artifacts_of(found)
+    record.notices = found.notices
 
 # %% ../../../nbs/pipeline/execution.ipynb #f34e2893
 def finish(run: Run, stage: str, keyed: Keyed, seconds: float) -> None:

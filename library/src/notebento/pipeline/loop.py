@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from ..core.artifacts import StageRecord, load
-from ..core.stage import needs
+from ..core.stage import NOTICES, needs, noted
 from .cache import Record, lock
 from .engine import Engine, Job
 from .execution import Keyed, discard_artifacts, finish, keyed, restore, start, verify_inputs
@@ -106,6 +106,7 @@ class Attempt:
         """Throw away what it left."""
         record = self.run.manifest.stages[self.stage]
         record.status, record.seconds = status, round(time.monotonic() - self.began, 3)
+        record.notices = noted(self.run.folder / "work" / self.stage / NOTICES)
         discard_artifacts(self.run, self.stage)
 
     def leave(self, watcher: Watcher) -> None:

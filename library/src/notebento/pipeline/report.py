@@ -225,7 +225,7 @@ def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
         run_dir / "report.html",
         page(
             f"{name} {manifest.run_id}",
-            *_head(name, manifest),
+            *_head(name, manifest), *_notices(manifest),
             *(joined(tag("h2", "What failed: ", n), found) for n, found in failed),
             *_gate(verdict(manifest, run_dir)),
             *_goodness(manifest, run_dir),
@@ -250,6 +250,13 @@ def _head(name: str, manifest: Manifest) -> Iterator[Html]:
 def _overridden(manifest: Manifest) -> Html:
     words = (joined(tag("code", o), " ") for o in manifest.overrides)
     return joined("with ", *words) if manifest.overrides else joined("configuration as it is in conf/")
+
+# %% ../../../nbs/pipeline/report.ipynb #19a5abe8
+def _notices(manifest: Manifest) -> Iterator[Html]:
+    """What each stage says that whoever uses the result should know."""
+    yield from (
+        tag("p", tag("b", n), " ", text, class_="warn") for n, r in manifest.stages.items() for text in r.notices
+    )
 
 # %% ../../../nbs/pipeline/report.ipynb #c4e5c744
 def _told(manifest: Manifest) -> str:
@@ -284,6 +291,7 @@ def summary(run_dir: Path) -> str:
         ["stage", "", "seconds", "why"],
         [[n, state(r), f"{r.seconds:.1f}", _marked(r) or _because(r)] for n, r in manifest.stages.items()],
     )
+    lines += [f"- **{_said(n)}** {_said(text)}" for n, r in manifest.stages.items() for text in r.notices]
     return "\n".join(lines)
 
 # %% ../../../nbs/pipeline/report.ipynb #dc8b38f3
