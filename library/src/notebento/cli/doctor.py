@@ -61,7 +61,7 @@ def _packages() -> str:
     """The installed versions against requirements.lock; what is not installed belongs to an extra."""
     lock = project_root() / "requirements.lock"
     pins: dict[str, set[str]] = {}  # several versions where they depend on the platform
-    for line in lock.read_text().splitlines() if lock.is_file() else []:
+    for line in lock.read_text(encoding="utf-8").splitlines() if lock.is_file() else []:
         if "==" in line and not line.startswith("#"):
             name, wanted = line.partition(";")[0].strip().split("==")
             pins.setdefault(name, set()).add(wanted)

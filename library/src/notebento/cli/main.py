@@ -12,6 +12,7 @@ import notebento
 from notebento.cli import check, doctor, features, models, runs
 from notebento.cli.failures import Commands, report_crash
 from notebento.cli.options import AsJson, Overrides, err, out, print_json, shown
+from notebento.cli.streams import discard_output
 from notebento.core.compose import combinations, compose, project_root, runs_folder, stage_config
 from notebento.core.config import plain
 from notebento.core.errors import GateError, UserError
@@ -23,19 +24,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From notebook to bento: run the notebooks as a pipeline, keep versions, serve the champion.",
 )
-app.add_typer(runs.app, name="runs")
-app.add_typer(models.app, name="models")
-app.add_typer(features.app, name="features")
-app.command("verify")(runs.verify)
-app.command("report")(runs.report)
-app.command("check", context_settings=check.FREE)(check.check)
-app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
     """Run the command. Whatever it does not expect is exit status 3, so that nobody takes it for a verdict."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:  # flushed here, where a closed pipe can still be handled
+                sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(discard_output())
     except Exception as e:
         sys.exit(report_crash(e))
 
@@ -143,7 +143,7 @@ def _show_run(run_dir: Path, seconds: float, as_json: bool) -> None:
 
     manifest = Manifest.read(run_dir)
     if as_json:
-        print((run_dir / "manifest.json").read_text())
+        print_json(manifest)
     else:
         terminal.show(run_dir, manifest, out)
         out.print(f"[bold]{manifest.status}[/] in {seconds:.1f} s: {shown(run_dir)}/report.html", highlight=False)
@@ -215,3 +215,13 @@ def train_worker(run_dir: str) -> None:
     from notebento.training.job import worker
 
     worker(run_dir)
+
+
+# In the order in which `--help` lists them: what one does, then the nouns.
+app.command("verify")(runs.verify)
+app.command("report")(runs.report)
+app.command("check", context_settings=check.FREE)(check.check)
+app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.add_typer(features.app, name="features")

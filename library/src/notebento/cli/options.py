@@ -1,14 +1,16 @@
 """What several commands take, and how all of them print."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
-out, err = Console(), Console(stderr=True)
+from notebento.cli.streams import Printer, is_encodable
+
+out, err = Printer(), Printer(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
@@ -21,8 +23,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+    """Print `value` as JSON on standard output; in ASCII, where that cannot encode all of it."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+    print(text if is_encodable(text) else json.dumps(json.loads(text), indent=1))
 
 
 def shown(path: Path) -> str:

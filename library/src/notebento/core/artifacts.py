@@ -122,7 +122,7 @@ def load(path: Path) -> Any:
         import polars as pl  # not every command that reads a manifest needs it
 
         return pl.read_parquet(path)
-    return json.loads(path.read_text()) if path.suffix == ".json" else path
+    return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else path
 
 # %% ../../../nbs/core/artifacts.ipynb #4fc3b5bc
 class Artifact(msgspec.Struct):
@@ -199,7 +199,11 @@ def environment(threads: int) -> dict[str, Any]:
     """What else decides the result: lock, Python, torch, platform, processor, threads."""
     lock = project_root() / "requirements.lock"
     cpuinfo = Path("/proc/cpuinfo")
-    facts = dict(re.findall(r"^(model name|flags)\s*: (.*)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M))
+    facts = dict(
+        re.findall(
+            r"^(model name|flags)\s*: (.*)$", cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else "", re.M
+        )
+    )
     return {
         "lock": digest(lock) if lock.exists() else None,
         "python": platform.python_version(),

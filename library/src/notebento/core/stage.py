@@ -245,15 +245,17 @@ def _open_in_lab(name: str, overrides: list[str]) -> Stage:
 def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
     until = [f"--until={before}" for before in needs(config.pipeline.stages, name)]
     command = [sys.executable, "-m", "notebento", "run", *overrides, "--into=lab", *until]
-    said, both = [], subprocess.PIPE
-    with subprocess.Popen(command, cwd=project_root(), text=True, stdout=both, stderr=subprocess.STDOUT) as process:
+    environment, output = os.environ | {"PYTHONIOENCODING": "utf-8"}, list[str]()
+    both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+    with subprocess.Popen(command, cwd=project_root(), env=environment, **both) as process:
         for line in process.stdout or ():
-            said.append(line)
+            output.append(line)
             if line.startswith(("▸", "✓", "✗")):  # a stage that runs, for whoever waits here
                 print(line, end="")
     if process.returncode:
         raise NotebentoError(
-            f"the inputs of stage '{name}' could not be made:\n{''.join(said[-30:]).strip()}", fix=" ".join(command[1:])
+            f"the inputs of stage '{name}' could not be made:\n{''.join(output[-30:]).strip()}",
+            fix=" ".join(command[1:]),
         )
 
 # %% ../../../nbs/core/stage.ipynb #d2a44729

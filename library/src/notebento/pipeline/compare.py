@@ -358,7 +358,9 @@ def _surroundings(old: Mapping[str, Any], new: Mapping[str, Any], cache: Cache) 
         if name == "lock":
             locks = [cache.blob(str(lock)) for lock in (after, before)]
             gone = not all(path.is_file() for path in locks)
-            yield from ["requirements.lock changed"] if gone else locked(*(path.read_text() for path in locks))
+            yield from (
+                ["requirements.lock changed"] if gone else locked(*(path.read_text(encoding="utf-8") for path in locks))
+            )
         elif name == "cpu.features":
             yield "another processor: " + " ".join(sorted({*before} ^ {*after}))
         elif name != "cpu.model":  # a name decides nothing

@@ -93,7 +93,8 @@ class Kernel:
         assert self.manager.kernel_spec
         self.manager.kernel_spec.argv = [sys.executable, "-c", _LAUNCH, str(os.getpid()), "-f", "{connection_file}"]
         quiet = ["--log-level=CRITICAL"]  # it would call its own orderly end an error
-        asyncio.run(self._start(extra_arguments=quiet, cwd=str(project_root() / "nbs")))
+        environment = os.environ | {"PYTHONUTF8": "1"}  # whatever the locale
+        asyncio.run(self._start(extra_arguments=quiet, cwd=str(project_root() / "nbs"), env=environment))
         self.process: Any = self.manager.provisioner.process  # type: ignore[union-attr]
 
     async def _start(self, **options: Any) -> None:

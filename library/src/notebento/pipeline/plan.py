@@ -239,13 +239,16 @@ def reasons(run: Run, stage: str, now: Parts) -> list[str]:
 # %% ../../../nbs/pipeline/plan.ipynb #358c202c
 def _why(run: Run, stage: str, now: Parts, before: Record) -> list[str]:
     file = run.project.root / "requirements.lock"  # not in the cache before something ran with it
-    locks = file.read_text() if file.exists() else "", _lock(run.cache, before.parts.environment.get("lock"))
+    locks = (
+        file.read_text(encoding="utf-8") if file.exists() else "",
+        _lock(run.cache, before.parts.environment.get("lock")),
+    )
     return why(now, before.parts, run.code(stage), *locks)
 
 
 def _lock(cache: Cache, digest: str | None) -> str:
     path = cache.blob(digest) if digest else None
-    return path.read_text() if path and path.exists() else ""
+    return path.read_text(encoding="utf-8") if path and path.exists() else ""
 
 # %% ../../../nbs/pipeline/plan.ipynb #4959f9fb
 class Step(msgspec.Struct, frozen=True):

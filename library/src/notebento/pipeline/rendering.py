@@ -168,7 +168,7 @@ def _first_sentence(text: str) -> str:
 # %% ../../../nbs/pipeline/rendering.ipynb #078a4bbd
 def render(notebook: Path) -> str:
     """The executed `notebook` as a part of a page."""
-    tagged = json.loads(notebook.read_text())["cells"]
+    tagged = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     cells = [c for c in tagged if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
     captions = _captions(cells)
     return tag("article", *(_cell(c, captions.get(i)) for i, c in enumerate(cells)), class_="notebook")

@@ -217,7 +217,9 @@ def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
     pages: for each stage that has one, the file with its executed notebook as `render` gives it.
     """
     manifest = Manifest.read(run_dir)
-    parts = {n: Html(pages[n].read_text()) for n in manifest.stages if n in pages and pages[n].is_file()}
+    parts = {
+        n: Html(pages[n].read_text(encoding="utf-8")) for n in manifest.stages if n in pages and pages[n].is_file()
+    }
     failed = [(n, found) for n, part in parts.items() for found in _every(FAILED, "</section>", part)]
     figures = {n: found for n, part in parts.items() if (found := _every(FIGURE, "</figure>", part))}
     name = manifest.config.get("project", {}).get("name", "notebento")

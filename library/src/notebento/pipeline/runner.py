@@ -59,7 +59,7 @@ def close(run: Run) -> None:
     if not run.named:
         point_latest(run.folder)
     if jobs_page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(jobs_page, "a") as file:
+        with open(jobs_page, "a", encoding="utf-8") as file:
             file.write(summary(run.folder))
 
 # %% ../../../nbs/pipeline/runner.ipynb #4a70a741
