@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, here
 
-from notebento.core.compose import compose
+from notebento.core.compose import compose, quoted
 from notebento.core.config import plain
 from notebento.core.errors import UserError
 
@@ -54,6 +55,30 @@ def test_a_notebook_the_command_line_and_a_test_compose_alike(toy: Toy) -> None:
         ("seed", "'seed' is not an override"),
         ("seed=1,2", "asks for several values"),
         ("+trainer.epohcs=1", "epohcs"),
+        ("data.source=/a/file.csv", "data.source: expected a mapping of settings, got '/a/file.csv'"),
+        ("store=redis", "store has settings of its own and cannot be 'redis'"),
+        ("data.test_share=1.5", "data.test_share: expected `float` < 1.0, got 1.5"),
+        ("data.test_share=0.9", "add up to 1.05, which leaves no rows to train on"),
+        ("data.test_share=nan", "data.test_share: nan is not a finite number"),
+        ("data.max_rejected=-0.1", "data.max_rejected: expected `float` >= 0.0, got -0.1"),
+        ("data.zone=Mars/Phobos", "data.zone: 'Mars/Phobos' is not a time zone"),
+        ("evaluate.zone=", "evaluate.zone: '' is not a time zone"),
+        ("data.as_of=tomorrow", "data.as_of: 'tomorrow' is not a time"),
+        ("data.key=id", "fix: 'data.key=[id]'"),
+        ("data.key=[]", "data.key: expected `array` of length >= 1"),
+        ("data.key=['']", "data.key[0]: expected `str` of length >= 1"),
+        ("data.target=[a]", "data.target: expected `str`, got `array`"),
+        ("data.target=2", "fix: 'data.target=\"2\"'"),
+        ("data.target=true", "fix: 'data.target=\"true\"'"),
+        ("data.time=''", "data.time: expected `str` of length >= 1"),
+        ("serve.port=99999", "serve.port: expected `int` <= 65535, got 99999"),
+        ("serve.workers=0", "serve.workers: expected `int` >= 1, got 0"),
+        ("tune.timeout=-1", "tune.timeout: expected `float` > 0.0, got -1"),
+        ("trainer.epochs=0", "trainer.epochs: expected `int` >= 1, got 0"),
+        ("store.horizon=2 days", "store.horizon=90m, 4h or 2d"),
+        ("model=null", "model has no choice None"),
+        ("data.target=Größe (m)", "fix: quote the value: 'data.target=\"Größe (m)\"'"),
+        ("data.target=a,b", "for one value with a comma: 'data.target=\"a,b\"'"),
     ],
 )
 def test_a_mistake_is_named(toy: Toy, override: str, message: str) -> None:
@@ -86,3 +111,12 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(toy: Toy) -> None:
             compose(["experiment=broken"])
     finally:
         broken.unlink()
+
+
+@settings(max_examples=60, deadline=None)
+@given(value=st.text(st.characters(exclude_characters="\0$", exclude_categories=["Cs"]), min_size=1, max_size=8))
+def test_a_quoted_value_arrives_as_it_is(toy: Toy, value: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = shlex.split(quoted("data.target", value))
+    assert OverridesParser.create().parse_override(word).value() == value

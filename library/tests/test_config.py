@@ -1,13 +1,15 @@
 """Structs and nodes where a notebook cannot look: plain values survive, and a wrong one is named by its place."""
 
-from typing import Any
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notebento.core.config import Config, Node, build, convert, leaves, plain
+from notebento.core.config import BoundConfig, ColumnContract, Config, Node, RangeConfig, build, convert, leaves, plain
 from notebento.core.errors import UserError
 
 VALUES = st.recursive(
@@ -76,3 +78,50 @@ def test_build_names_a_missing_field_and_a_missing_class() -> None:
         build({"_target_": "notebento.core.config.Nothing"})
     with pytest.raises(UserError, match="name an importable class"):
         build({"_target_": "Config"})
+
+
+# Numbers that may be any: what a column may hold, what a metric may be, where a search may look.
+UNBOUNDED = {(ColumnContract, "min"), (ColumnContract, "max"), (ColumnContract, "allowed"), (BoundConfig, "min")}
+UNBOUNDED |= {(BoundConfig, "max"), (RangeConfig, "low"), (RangeConfig, "high"), (RangeConfig, "choices")}
+
+
+def numbers(hint: Any, bounds: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The metadata of each number that `hint` allows."""
+    if get_origin(hint) is Annotated:
+        yield from numbers(hint.__origin__, hint.__metadata__)
+    elif get_origin(hint) in (Union, types.UnionType, tuple, list, dict):
+        for inner in get_args(hint):
+            yield from numbers(inner)
+    elif hint in (int, float):
+        yield bounds
+
+
+def structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """`kind` and every struct in its fields."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+        for hint in get_type_hints(kind, include_extras=True).values():
+            yield from structs(hint)
+    for inner in get_args(kind):
+        yield from structs(inner)
+
+
+def test_every_number_of_the_configuration_has_bounds() -> None:
+    seen = 0
+    for struct in set(structs(Config)):
+        for name, hint in get_type_hints(struct, include_extras=True).items():
+            for bounds in numbers(hint) if (struct, name) not in UNBOUNDED else ():
+                seen += 1
+                limits = [m for m in bounds if isinstance(m, msgspec.Meta) and (m.ge is not None or m.gt is not None)]
+                assert limits, f"{struct.__name__}.{name} has no lower bound"
+    assert seen > 30
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused_anywhere(value: float) -> None:
+    for place in ("data.test_share", "model.lr", "evaluate.gate.auc.min"):
+        values: Any = value
+        for step in reversed(place.split(".")):
+            values = {step: values}
+        with pytest.raises(UserError, match=f"{place}: {value} is not a finite number"):
+            convert(values, Config)
