@@ -22,7 +22,7 @@ from notebento.core.compose import compose
 from notebento.core.config import Config, PipelineConfig, StageConfig
 from notebento.pipeline import plan as plan_module
 from notebento.pipeline.engine import StageError
-from notebento.pipeline.plan import open_run, plan
+from notebento.pipeline.plan import RunOptions, open_run, plan
 
 EXAMPLES = 12
 Node = dict[str, Any]  # what a test decides about a stage: inputs, groups, module, file, folder, coarse
@@ -208,7 +208,7 @@ class Model:
         values = self.values()
         due = {n for n, (_, decides) in values.items() if decides not in self.known} | ({force} - {""})
         overrides = [f"project.name={self.name}"]
-        steps = {s.stage: s.does for s in plan(open_run(overrides, force=[force] if force else []))}
+        steps = {s.stage: s.does for s in plan(open_run(overrides, RunOptions(force=[force] if force else [])))}
         if fail:
             self.bomb.mkdir(exist_ok=True)
             (self.bomb / fail).touch()

@@ -9,7 +9,7 @@ import pytest
 from toys import Toy, code, here, prose, write_notebook
 
 from notebento.core.errors import UserError
-from notebento.pipeline.plan import open_run, plan
+from notebento.pipeline.plan import RunOptions, open_run, plan
 
 ALPHA = "def alpha():\n    return 1"
 BETA = 'from toyland.alpha import alpha\n\n\ndef beta():\n    "Twice."\n    return 2 * alpha()'
@@ -123,7 +123,7 @@ def test_an_import_beside_a_magic_counts(toy: Toy) -> None:
 def test_a_notebook_that_differs_from_its_module_is_refused(toy: Toy) -> None:
     module(toy, "alpha", ALPHA.replace("1", "2"), export=False)
     with pytest.raises(UserError, match="00_alpha.ipynb changed since the package was exported\n.*nbdev_export"):
-        open_run(OVERRIDES, export=False)
+        open_run(OVERRIDES, RunOptions(export=False))
 
 
 def test_a_plan_counts_what_would_be_exported_and_writes_nothing(toy: Toy) -> None:

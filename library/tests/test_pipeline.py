@@ -13,6 +13,7 @@ from notebento.core.artifacts import Manifest, load
 from notebento.core.errors import UserError
 from notebento.core.stage import Stage
 from notebento.pipeline.engine import StageError
+from notebento.pipeline.plan import RunOptions
 from notebento.pipeline.runner import run
 
 pytestmark = pytest.mark.process
@@ -135,9 +136,9 @@ def test_parameters_are_checked_before_anything_runs(project: Callable[..., Path
 
 def test_until_runs_only_what_a_stage_rests_on(project: Callable[..., Path]) -> None:
     project(count=COUNT, double=DOUBLE, other=({"outputs": ["o.json"]}, 'stage.write("o.json", 1)'))
-    assert list(Manifest.read(run([], until=["double"])).stages) == ["count", "double"]
+    assert list(Manifest.read(run([], RunOptions(until=["double"]))).stages) == ["count", "double"]
     with pytest.raises(UserError, match="there is no stage 'doubel'. Did you mean 'double'"):
-        run([], until=["doubel"])
+        run([], RunOptions(until=["doubel"]))
 
 
 def test_a_notebook_opened_by_hand_gets_its_inputs_made(project: Callable[..., Path], tmp_path: Path) -> None:

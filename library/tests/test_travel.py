@@ -12,7 +12,7 @@ from notebento.core.compose import compose
 from notebento.core.config import Config
 from notebento.core.stage import Stage
 from notebento.pipeline import plan as plan_module
-from notebento.pipeline.plan import open_run, plan
+from notebento.pipeline.plan import RunOptions, open_run, plan
 
 pytestmark = pytest.mark.process
 
@@ -181,5 +181,5 @@ def test_a_plan_does_not_take_the_first_champion_for_news(toy: Toy) -> None:
     folder = toy.drive("model=toy")
     edit_setting(toy, 0.5)
     champion = folder / "artifacts" / "model"
-    steps = plan(open_run(["model=toy"], planning=True, champion=champion))
+    steps = plan(open_run(["model=toy"], RunOptions(champion=champion), planning=True))
     assert [(step.stage, step.does) for step in steps] == [("train", "run"), ("judge", "wait")]

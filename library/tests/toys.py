@@ -21,6 +21,8 @@ from notebento.core.artifacts import Manifest
 from notebento.pipeline import runner
 from notebento.pipeline.engine import Engine, Job, Local, StageError
 from notebento.pipeline.keys import first_line
+from notebento.pipeline.loop import Watcher
+from notebento.pipeline.plan import RunOptions
 
 PARAMETERS = 'overrides = []\nrun_dir = ""'
 HEAD = "import os, time\nfrom pathlib import Path\nfrom notebento.core.stage import Stage"
@@ -113,9 +115,9 @@ class Toy:
         assert process.returncode == 0, said
         return said
 
-    def drive(self, *overrides: str, **options: Any) -> Path:
+    def drive(self, *overrides: str, jobs: int = 0, watcher: Watcher | None = None, **options: Any) -> Path:
         """Run in this process, see `here`, on the engine of the toy; returns the run's folder."""
-        return runner.run([*overrides], engine=self.engine, **options)
+        return runner.run([*overrides], RunOptions(**options), jobs, watcher, self.engine)
 
     def manifests(self) -> list[Manifest]:
         """Those of all runs, oldest first."""

@@ -81,20 +81,20 @@ def run(
     from notebento.pipeline import runner, terminal
 
     given = overrides or []
-    options: dict[str, Any] = {"until": until or [], "force": force or [], "export": export}
+    options = planning.RunOptions(into, until or [], force or [], export, champion)
     began = time.perf_counter()
     combined = combinations(given) if multirun else [given]
     if multirun and into:
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
-        plans = [planning.plan(planning.open_run(chosen, into, planning=True, **options)) for chosen in combined]
+        plans = [planning.plan(planning.open_run(each, options, planning=True)) for each in combined]
         _show_plans(combined, plans, multirun, as_json)
         return
     with terminal.Board(err if as_json else out, verbose) as board:
         if multirun:
-            folders = runner.sweep(combined, jobs, board, **options)
+            folders = runner.sweep(combined, options, jobs, board)
         else:
-            folders = [runner.run(given, into, jobs=jobs, champion=champion, watcher=board, **options)]
+            folders = [runner.run(given, options, jobs, board)]
     if multirun:
         _show_sweep(folders, as_json)
     else:

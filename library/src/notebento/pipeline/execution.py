@@ -49,7 +49,7 @@ def start(run: Run, stage: str, now: Parts) -> Job:
     record.why, record.made_by = reasons(run, stage, now), run.manifest.run_id
     work = run.folder / "work" / stage
     remove(work)
-    if stage in run.forced:
+    if stage in run.options.force:
         remove(run.cache.work(now.key))
     work.parent.mkdir(parents=True, exist_ok=True)
     work.symlink_to(run.cache.work(now.key))

@@ -10,17 +10,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..core.artifacts import Manifest, remove
 from .cache import lock
 from .engine import Engine, Local
 from .loop import Loop, Watcher, refused
-from .plan import Run, open_run
+from .plan import DEFAULT, Run, RunOptions, open_run
 from .rendering import rendered
 from .report import summary, write_report
 from .terminal import Board
@@ -56,7 +55,7 @@ def close(run: Run) -> None:
         run.manifest.status = "interrupted" if left or run.with_status("interrupted") else "done"
     run.save()
     report_on(run.folder)
-    if not run.named:
+    if not run.options.into:
         point_latest(run.folder)
     if jobs_page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(jobs_page, "a", encoding="utf-8") as file:
@@ -103,26 +102,18 @@ def terminable() -> Iterator[None]:
 # %% ../../../nbs/pipeline/runner.ipynb #6888ba2d
 def run(
     overrides: list[str],
-    into: str = "",
-    until: Iterable[str] = (),
-    force: Iterable[str] = (),
-    export: bool = True,
+    options: RunOptions = DEFAULT,
     jobs: int = 0,
-    champion: Path | None = None,
     watcher: Watcher | None = None,
     engine: Callable[[int], Engine] = Local,
 ) -> Path:
-    """Run the pipeline and return the run's folder, `runs/<into>` or a new one.
+    """Run the pipeline and return the run's folder.
 
-    until: run only these stages and what they rest on.
-    force: run these stages although they are cached.
-    export: write the package where notebooks changed; otherwise that is an error.
     jobs: how many stages run at once; 0: one for every `threads` cores.
-    champion: the bundle to compare with, if not the registry's.
     engine: makes the engine for that many stages.
     Raises `StageError` when a cell fails, `UserError` when the configuration or a notebook cannot work.
     """
-    one = open_run(overrides, into, until, force, export, champion)
+    one = open_run(overrides, options)
     run_all([one], jobs, watcher, engine)
     return one.folder
 
@@ -154,13 +145,13 @@ def cores() -> int:
 # %% ../../../nbs/pipeline/runner.ipynb #6db986da
 def sweep(
     combined: list[list[str]],
+    options: RunOptions = DEFAULT,
     jobs: int = 0,
     watcher: Watcher | None = None,
     engine: Callable[[int], Engine] = Local,
-    **options: Any,
 ) -> list[Path]:
     """Run the pipeline for every list of overrides, see `config.combinations`. Returns the runs' folders."""
-    runs = [open_run(overrides, **options) for overrides in combined]
+    runs = [open_run(overrides, options) for overrides in combined]
     for one, overrides in zip(runs, combined, strict=True):
         common = set.intersection(*map(set, combined))
         one.label = " ".join(o for o in overrides if o not in common)
