@@ -18,7 +18,7 @@ from notebento.pipeline.runner import run
 
 pytestmark = pytest.mark.process
 
-OPEN = 'stage = Stage.open("{name}", overrides, run_dir)'
+OPEN = 'stage = Stage.open("{name}", overrides, run_dir)\nstage'
 
 
 @pytest.fixture
@@ -64,6 +64,15 @@ def test_a_run_leaves_artifacts_notebooks_and_a_manifest(project: Callable[..., 
     assert manifest.stages["double"].inputs == {"n.json": manifest.stages["count"].artifacts["n.json"].digest}
     assert sorted(p.name for p in (folder / "notebooks").iterdir()) == ["count.ipynb", "double.ipynb"]
     assert os.readlink(tmp_path / "runs/latest") == folder.name
+
+    # In the executed notebook the stage has shown itself, as part of this run.
+    executed = json.loads((folder / "notebooks/double.ipynb").read_text())
+    overview = executed["cells"][3]["outputs"][0]["data"]
+    html, digest = "".join(overview["text/html"]), manifest.stages["double"].inputs["n.json"]
+    assert "<b>running</b>: it never ran" in html
+    assert f"n.json <code>{digest[:8]}</code>" in html
+    assert '<a href="../report.html">report.html</a>' in html
+    assert overview["text/plain"] == [f"stage double in run {folder.name}: n.json {digest[:8]} → d.json"]
 
     again = Manifest.read(run([]))
     assert again.run_id != manifest.run_id
@@ -141,11 +150,25 @@ def test_until_runs_only_what_a_stage_rests_on(project: Callable[..., Path]) -> 
         run([], RunOptions(until=["doubel"]))
 
 
-def test_a_notebook_opened_by_hand_gets_its_inputs_made(project: Callable[..., Path], tmp_path: Path) -> None:
-    project(count=COUNT, double=DOUBLE)
+def test_a_notebook_opened_by_hand_gets_its_inputs_made_and_says_whether_its_result_is_cached(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    home = project(count=COUNT, double=DOUBLE)
     stage = Stage.open("double", [])
     assert stage.read("n.json") == {"n": 3}
     assert stage.run_dir == tmp_path / "runs/lab"
-    made = stage.inputs["n.json"].stat().st_mtime_ns
-    assert Stage.open("double", []).inputs["n.json"].stat().st_mtime_ns == made  # nothing ran twice
+    assert "<b>stale</b>: it never ran" in stage._repr_html_()
     assert not (tmp_path / "runs/latest").exists()
+
+    made, newest = stage.inputs["n.json"].stat().st_mtime_ns, run([])
+    stage = Stage.open("double", [])
+    assert stage.inputs["n.json"].stat().st_mtime_ns == made  # nothing ran twice
+    assert f"<b>cached</b>: as in {newest.name}" in stage._repr_html_()
+    assert f"<code>{newest / 'report.html'}</code>" in stage._repr_html_()  # outside of the project: no link
+
+    notebook(home / "nbs/double.ipynb", OPEN.format(name="double"), 'stage.write("d.json", {"d": "<script>"})')
+    html = stage._repr_html_()
+    assert "<b>stale</b>: double.ipynb, code cell 4: stage.write(&quot;d.json&quot;" in html and "<script>" not in html
+    notebook(home / "nbs/double.ipynb", parameters="overrides = []")
+    html = stage._repr_html_()
+    assert "<b>unknown</b>" in html and "the parameters of double.ipynb" in html

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['SIDE_EFFECTS', 'NOTICES', 'RUN', 'makers', 'needs', 'order', 'ancestors', 'recorded_config', 'Groups', 'given',
-           'Stage', 'noted', 'hold', 'newest_artifacts']
+           'Opening', 'Visible', 'Stage', 'noted', 'hold', 'recorded_standing', 'planned_standing', 'newest_artifacts']
 
 # %% ../../../nbs/core/stage.ipynb #1384c51f
 import fcntl
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from .artifacts import Artifact, Manifest, atomic_write, load, save
 from .compose import compose, project_root, runs_folder, stage_config
 from .config import Config, StageConfig, convert, plain
 from .errors import NotebentoError, UserError, nearest
+from .overview import Overview, Standing, overview_html, overview_text
 
 # %% ../../../nbs/core/stage.ipynb #7108b7ba
 def makers(stages: Mapping[str, StageConfig]) -> dict[str, str]:
@@ -120,16 +124,56 @@ def given(declared: StageConfig, made: Mapping[str, Artifact]) -> dict[str, Arti
     return needed | {name: made[name] for name in declared.optional if name in made and made[name].digest not in known}
 
 # %% ../../../nbs/core/stage.ipynb #28e230fb
-def _inputs(name: str, declared: StageConfig, run_dir: Path) -> dict[str, Path]:
+def _inputs(name: str, declared: StageConfig, run_dir: Path) -> dict[str, Artifact]:
     known = (run_dir / "manifest.json").is_file() or declared.inputs
-    found = given(declared, Manifest.read(run_dir).artifacts()) if known else {}
+    artifacts = given(declared, Manifest.read(run_dir).artifacts()) if known else {}
     for artifact in declared.inputs:
-        if artifact not in found:
+        if artifact not in artifacts:
             raise NotebentoError(f"stage '{name}' needs '{artifact}', which no finished stage of {run_dir} has made")
-    return {artifact: run_dir / record.path for artifact, record in found.items()}
+    return artifacts
+
+
+def _paths(inputs: Mapping[str, Artifact], run_dir: Path) -> dict[str, Path]:
+    return {name: run_dir / artifact.path for name, artifact in inputs.items()}
+
+# %% ../../../nbs/core/stage.ipynb #40e6c20b
+def _not_asked() -> Standing:
+    return Standing("unknown")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a stage was opened: what it shows of itself."""
+
+    digests: Mapping[str, str] = field(default_factory=dict)  # of its inputs
+    standing: Callable[[], Standing] = _not_asked
+    report: Path | None = None
+    folder: Path = Path()  # of the notebook
+
+# %% ../../../nbs/core/stage.ipynb #97975374
+class Visible:
+    """A stage that shows itself in a notebook."""
+
+    name: str
+    run_dir: Path
+    inputs: dict[str, Path]
+    declared: StageConfig
+    opening = Opening()
+
+    def overview(self, standing: Standing) -> Overview:
+        """What it shows of itself."""
+        digests = {name: self.opening.digests.get(name, "") for name in self.inputs}
+        outputs = self.declared.outputs + self.declared.recorded
+        return Overview(self.name, self.run_dir.name, standing, digests, outputs, self.opening.report)
+
+    def _repr_html_(self) -> str:
+        return overview_html(self.overview(self.opening.standing()), self.opening.folder)
+
+    def __repr__(self) -> str:
+        return overview_text(self.overview(_not_asked()))
 
 # %% ../../../nbs/core/stage.ipynb #0bf4d844
-class Stage:
+class Stage(Visible):
     """A stage of a run: its configuration, its inputs, and the only way to leave something behind."""
 
     def __init__(self, name: str, config: Config, run_dir: Path, inputs: dict[str, Path]) -> None:
@@ -219,12 +263,26 @@ def hold(folder: Path) -> None:
             print(f"another process works in {folder}: waiting until it ends")
             fcntl.flock(_HELD[folder], fcntl.LOCK_EX)
 
+# %% ../../../nbs/core/stage.ipynb #8fae9a97
+def recorded_standing(name: str, run_dir: Path) -> Standing:
+    """What the run in `run_dir` has recorded of the stage `name`."""
+    if not (record := Manifest.read(run_dir).stages.get(name)):
+        return Standing("unknown", [f"it is not part of run {run_dir.name}"])
+    return Standing("cached", [f"as in {record.made_by}"]) if record.cached else Standing(record.status, record.why)
+
 # %% ../../../nbs/core/stage.ipynb #b44ff39f
 def _open_in_run(name: str, run_dir: Path) -> Stage:
     config = recorded_config(run_dir)
-    stage = Stage(name, config, run_dir, _inputs(name, stage_config(name, config), run_dir))
+    inputs = _inputs(name, stage_config(name, config), run_dir)
+    standing, report, folder = partial(recorded_standing, name, run_dir), run_dir / "report.html", run_dir / "notebooks"
+    stage = Stage(name, config, run_dir, _paths(inputs, run_dir))
+    stage.opening = Opening(_digests(inputs), standing, report, folder)
     hold(stage.work)
     return stage
+
+
+def _digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
+    return {name: artifact.digest for name, artifact in inputs.items()}
 
 # %% ../../../nbs/core/stage.ipynb #8be6786c
 RUN = "NOTEBENTO_RUN"  # set by `notebento lab --run`: the run whose configuration and inputs a notebook opens
@@ -234,12 +292,18 @@ def _open_in_lab(name: str, overrides: list[str]) -> Stage:
     lab = runs_folder() / "lab"
     if run := os.environ.get(RUN):
         print(f"stage '{name}' on the configuration and inputs of run {run}")
-        config, source = recorded_config(runs_folder() / run), runs_folder() / run
+        source = runs_folder() / run
+        config, standing, report = recorded_config(source), partial(recorded_standing, name, source), source
     else:
-        config, source = compose(overrides), lab
+        config, source, report = compose(overrides), lab, runs_folder() / "latest"
+        standing = partial(planned_standing, name, overrides)
         if needs(config.pipeline.stages, name):
             _prepare_lab(name, overrides, config)
-    return Stage(name, config, lab, _inputs(name, stage_config(name, config), source))
+    inputs = _inputs(name, stage_config(name, config), source)
+    page = report / "report.html" if (report / "report.html").is_file() else None
+    stage = Stage(name, config, lab, _paths(inputs, source))
+    stage.opening = Opening(_digests(inputs), standing, page, Path.cwd())
+    return stage
 
 # %% ../../../nbs/core/stage.ipynb #00f16ffd
 def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
@@ -257,6 +321,23 @@ def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
             f"the inputs of stage '{name}' could not be made:\n{''.join(output[-30:]).strip()}",
             fix=" ".join(command[1:]),
         )
+
+# %% ../../../nbs/core/stage.ipynb #8e2037f8
+def planned_standing(name: str, overrides: list[str]) -> Standing:
+    """What `notebento run` with `overrides` would do with the stage `name`."""
+    command = [sys.executable, "-m", "notebento", "run", "--plan", "--json", f"--until={name}", *overrides]
+    try:
+        answer = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=_PLAN_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Standing("unknown", [f"notebento run --plan takes more than {_PLAN_SECONDS} s"])
+    if answer.returncode:
+        return Standing("unknown", answer.stderr.strip().splitlines())
+    step = next(step for step in json.loads(answer.stdout) if step["stage"] == name)
+    return Standing(_STATES[step["does"]], step["why"])
+
+
+_PLAN_SECONDS = 60
+_STATES: Mapping[str, Any] = {"cached": "cached", "run": "stale", "wait": "unknown"}
 
 # %% ../../../nbs/core/stage.ipynb #d2a44729
 def newest_artifacts(names: Iterable[str], **groups: Any) -> dict[str, Path]:
