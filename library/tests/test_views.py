@@ -26,7 +26,14 @@ from hypothesis import strategies as st
 
 from notebento.core.errors import UserError
 from notebento.features import asof, schema
-from notebento.features.asof import look_up
+from notebento.features.asof import (
+    coded,
+    distinct_values,
+    entity_numbers,
+    known_after,
+    look_up,
+    reached_since,
+)
 from notebento.features.schema import FeatureSet, Field, compute
 from notebento.features.views import (
     Events,
@@ -38,6 +45,7 @@ from notebento.features.views import (
     decayed,
     distinct,
     last,
+    microseconds,
     minimum,
     read_events,
     since,
@@ -90,10 +98,16 @@ WALKS = Events("walks", Table("walks", ("id",), AT), AT, AT, {"v": Value(pl.col(
 WALKED = {"n": count(), "sum": total("v"), "least": minimum("v"), "kinds": distinct("v"), "last": last("v")}
 
 
+def looked_up(view, asked, tables):
+    values = distinct_values(asked, view.by)
+    read = coded(read_events(view.events, tables, view.by), values)
+    return look_up([view], coded(asked, values), {view.events: read}, values)
+
+
 def test_windows_and_last_events_equal_duckdb(crowd, tmp_path):
     events, asked = crowd
     view = View(WALKS, ("who",), WALKED, ("2h",), expiry="2h", name="w")
-    found = look_up([view], asked, {WALKS: read_events(WALKS, {"walks": events}, ["who"])})
+    found = looked_up(view, asked, {"walks": events})
     db, naive = duckdb.connect(), pl.selectors.datetime().dt.replace_time_zone(None)
     for name, table in {"events": events.rename({"at": "known"}), "rows": asked.with_row_index("row")}.items():
         table.with_columns(naive).write_parquet(tmp_path / f"{name}.parquet")
@@ -160,6 +174,54 @@ def test_one_row_alone_has_the_same_bits_as_among_many(crowd):
     assert pl.concat(alone).equals(table[:40])
 
 
+def test_entities_of_many_columns_have_numbers_of_their_own_however_many_there_could_be():
+    """A thousand values in each of seven columns: more combinations than an integer has values."""
+    n, by = 1_000, [f"c{i}" for i in range(7)]
+    rows = pl.DataFrame({name: [(row * (i + 3)) % n for row in range(n)] for i, name in enumerate(by)})
+    events = pl.concat(
+        [rows[::-1], rows.with_columns(c6=pl.col("c6").shift(1)), rows.with_columns(c0=pl.lit(-1, pl.Int64))]
+    )
+    values = distinct_values(rows, by)
+    numbers = entity_numbers(by, values, [coded(rows, values), coded(events, values)])
+    assert numbers[0].n_unique() == n and numbers[0].null_count() == 0
+    expected = events.join(rows.with_columns(number=numbers[0]), on=by, how="left", maintain_order="left")["number"]
+    assert numbers[1].to_list() == expected.to_list() and 0 < numbers[1].drop_nulls().len() < len(events)
+
+
+def test_rows_out_of_order_and_without_a_time_keep_their_places(crowd):
+    events, asked = crowd
+    view = View(WALKS, ("who",), WALKED, ("2h",), name="w")
+    some = pl.concat([asked, asked.clear(2)])[::-1]
+    assert (
+        looked_up(view, some, {"walks": events})[::-1]
+        .head(len(asked))
+        .equals(looked_up(view, asked, {"walks": events}))
+    )
+
+
+def test_an_entity_of_another_type_than_the_rows_is_named(crowd):
+    events, asked = crowd
+    features = FeatureSet({"who": Field("string")})
+    features.add(View(WALKS, ("who",), WALKED, ("2h",), name="w"))
+    with pytest.raises(UserError, match="'who' is String in the rows and Int64 in a table"):
+        compute(features, asked, {"walks": events.with_columns(pl.col("who").cast(pl.Int64))})
+
+
+@pytest.mark.parametrize("kind", [WALKS, MOVES])
+def test_the_newest_rows_alone_have_the_features_that_they_have_among_all(crowd, kind):
+    """Only the events that their windows reach are read then: from eleven half-lives of two hours before."""
+    events, asked = crowd
+    tables = {"walks": events, "reports": events.with_columns(reported="at", version=0)}
+    features = FeatureSet({"who": Field("string")})
+    features.add(View(kind, ("who",), WALKED | {"aged": decayed("v")}, ("2h",), expiry="3h", name="w"))
+    features.add(View(kind, (), {"n": count()}, ("1h",), name="all"))
+    newest = asked.sort("predict_at").tail(50)
+    since = reached_since(features.views, newest)
+    assert since == newest["predict_at"].dt.epoch("us").min() - 22 * microseconds("1h")
+    assert len(events.filter(known_after(WALKS, since))) < len(events) - 1_000
+    assert compute(features, newest, tables).equals(compute(features, asked.sort("predict_at"), tables).tail(50))
+
+
 def test_hours_that_clocks_show_twice_are_two_hours():
     """On 27 October 2024 the clocks of Berlin showed half past two twice."""
     berlin = ZoneInfo("Europe/Berlin")
@@ -167,7 +229,7 @@ def test_hours_that_clocks_show_twice_are_two_hours():
     events = pl.DataFrame({"id": [1, 2], "at": [t.astimezone(UTC) for t in twice], "v": [1, 2]})
     asked = pl.DataFrame({"predict_at": [twice[1].astimezone(UTC)]})
     view = View(WALKS, (), {"n": count(), "last": last("v")}, ("1h", "90m"), name="w")
-    found = look_up([view], asked, {WALKS: read_events(WALKS, {"walks": events})})
+    found = looked_up(view, asked, {"walks": events})
     assert found.row(0, named=True) == {"w_n_1h": 1, "w_n_90m": 2, "w_last": 2}
 
 

@@ -14,9 +14,9 @@ import polars as pl
 
 from ..core.clock import MICROSECOND
 from ..core.config import build
-from ..features.asof import LINE, running
+from ..features.asof import LINE, reach, running
 from ..features.examples import views_in
-from ..features.schema import FeatureSet, reach
+from ..features.schema import FeatureSet
 from ..features.views import Events, View, microseconds
 from .backends import FOREVER
 

@@ -20,7 +20,8 @@ import polars as pl
 from ..core.clock import to_microseconds, utc
 from ..core.config import StoreConfig
 from ..core.errors import UserError
-from ..features.schema import FeatureSet, derive, reach
+from ..features.asof import reach
+from ..features.schema import FeatureSet, derive
 from ..features.views import microseconds
 from .backends import FOREVER, Key, OnlineStore
 from .layout import Layout
