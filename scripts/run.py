@@ -15,6 +15,7 @@ import python_version
 
 python_version.require("scripts/run.py")
 
+import clean_notebook
 import environment
 
 
@@ -23,6 +24,7 @@ def main(arguments):
         print(__doc__.strip())
         return 0
     environment.ensure("train")
+    clean_notebook.install(str(environment.ROOT))
     os.environ.setdefault("NOTEBENTO_HOME", str(environment.ROOT))  # this checkout, wherever we are called from
     return environment.become("notebento", "run", *arguments)
 

@@ -17,6 +17,7 @@ import python_version
 
 python_version.require("scripts/test.py")
 
+import clean_notebook
 import environment
 
 
@@ -25,6 +26,7 @@ def main(arguments):
         print(__doc__.strip())
         return 0
     environment.ensure("train", "dev")
+    clean_notebook.install(str(environment.ROOT))
     os.chdir(environment.ROOT)
     if arguments and arguments not in (["--fast"], ["--nightly"]):
         return pytest(arguments)

@@ -26,6 +26,7 @@ def test_the_top_is_the_project_and_nothing_else() -> None:
     assert len(tracked("nbs/*.ipynb")) <= 16
     assert {Path(name).parts[1] for name in tracked("src/**")} == {"flights"}
     assert {Path(name).name for name in tracked("scripts/*")} == {
+        "clean_notebook.py",
         "environment.py",
         "python_version.py",
         "run.py",

@@ -1,7 +1,8 @@
 """Do notebooks and modules agree?
 
 A notebook is committed as nbdev_clean leaves it and, but for the tour, without outputs. The package is what nbdev_export
-makes of the notebooks. Both are made anew in a temporary folder and compared to the byte.
+makes of the notebooks. Both are made anew in a temporary folder and compared to the byte; a notebook with outputs that git
+filters out, as scripts/run.py sets it up, is as it should be.
 """
 
 import configparser
@@ -46,7 +47,7 @@ def differences(root: Path, right: Path) -> Iterator[Difference]:
     """The files of `root` that are not as in `right`, where nbdev made them anew."""
     for notebook in sorted(right.glob("nbs/**/*.ipynb")):
         path = notebook.relative_to(right)
-        if notebook.read_bytes() != (root / path).read_bytes():
+        if notebook.read_bytes() != (root / path).read_bytes() and not _is_filtered(root, path, notebook):
             yield Difference(path, "has outputs, or metadata that nbdev_clean removes")
     package = _package(root)
     for module in sorted((right / package).rglob("*.py")):
@@ -62,6 +63,17 @@ def differences(root: Path, right: Path) -> Iterator[Difference]:
         lines = module.read_text(encoding="utf-8").splitlines()
         if not (right / path).exists() and any(line.startswith(MARK) for line in lines):
             yield Difference(path, "has no notebook any more")
+
+
+def _is_filtered(root: Path, path: Path, right: Path) -> bool:
+    """Whether git would commit the notebook as `right` although other bytes are on disk."""
+    command = ["git", "-C", str(root), "hash-object"]
+    options = (["--path", str(path), str(root / path)], ["--no-filters", str(right)])
+    try:
+        committed, wanted = (subprocess.check_output(command + o, stderr=subprocess.DEVNULL) for o in options)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return False
+    return committed == wanted
 
 
 def _make(root: Path, right: Path) -> None:
