@@ -536,17 +536,37 @@ def test_serve_needs_a_version(trams: Trams) -> None:
 
 
 def test_lab_opens_what_it_is_asked_for(trams: Trams, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(os, "execv", lambda _, command: opened.append(command[-1]))
+    opened: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: opened.append(command))
     trams("lab")
     trams("lab", "features")
     trams("lab", "--library")
-    nbs = trams.home / "nbs"
-    assert opened[:2] == [str(nbs / "index.ipynb"), str(nbs / "features.ipynb")]
-    assert (Path(opened[2]) / "core/errors.ipynb").is_file()
     assert trams("lab", "featurse").status == 2
     assert trams("lab", "features", "--library").status == 2
+    nbs, root = trams.home / "nbs", f"--ServerApp.root_dir={trams.home}"  # the file browser shows the project
+    assert [c[3:] for c in opened[:2]] == [[root, str(nbs / "index.ipynb")], [root, str(nbs / "features.ipynb")]]
+    assert (Path(opened[2][-1]) / "core/errors.ipynb").is_file()
     assert len(opened) == 3
+
+
+def test_lab_asks_nobody_about_news(trams: Trams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JupyterLab's own settings, with the environment in which it starts and without."""
+    from jupyterlab.commands import get_app_dir
+    from jupyterlab_server.settings_utils import _get_overrides, get_settings
+
+    def fetch_news() -> str:
+        schemas, name = Path(get_app_dir()) / "schemas", "@jupyterlab/apputils-extension:notification"
+        settings, _ = get_settings(str(tmp_path), str(schemas), str(tmp_path), name, _get_overrides(str(tmp_path))[0])
+        return settings["schema"]["properties"]["fetchNews"]["default"]
+
+    assert fetch_news() == "none"  # it asks
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append(environment))
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/one/s/own")
+    trams("lab")
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", started[0]["JUPYTER_CONFIG_PATH"])
+    assert started[0]["JUPYTER_CONFIG_PATH"].endswith(f"{os.pathsep}/one/s/own")
+    assert fetch_news() == "false"
 
 
 def test_the_doctor_says_what_is_wrong(trams: Trams) -> None:

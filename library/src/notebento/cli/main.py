@@ -187,20 +187,28 @@ def lab(
     run: Annotated[str, typer.Option(help="On the parameters and inputs of this run.", metavar="RUN")] = "",
     library: Annotated[bool, typer.Option("--library", help="Open the library's notebooks instead.")] = False,
 ) -> None:
-    """Open JupyterLab on the tour, or on a stage, with the parameters and inputs of a run."""
+    """Open JupyterLab on the tour, or on a stage with the parameters and inputs of a run."""
     from notebento.core.artifacts import Manifest
     from notebento.pipeline.history import find_run
 
     if library and (stage or run):
         raise UserError("the library's notebooks are no stages of a run", fix="notebento lab --library")
-    notebook = "index.ipynb"
+    notebook, environment = "index.ipynb", {"JUPYTER_CONFIG_PATH": _jupyter_settings()}
     if run:
-        os.environ["NOTEBENTO_RUN"] = find_run(run).name
+        environment["NOTEBENTO_RUN"] = find_run(run).name
     if stage:
         overrides = Manifest.read(find_run(run)).overrides if run else []
         notebook = stage_config(stage, compose(overrides)).notebook
     place = library_notebooks() if library else project_root() / "nbs" / notebook
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(place)])
+    # The file browser shows the whole project: notebooks link to pages in runs/ and to files in conf/.
+    root = [] if library else [f"--ServerApp.root_dir={project_root()}"]
+    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", *root, str(place)], os.environ | environment)
+
+
+def _jupyter_settings() -> str:
+    """Where JupyterLab finds settings: ours, such as no question about news, come before those of the machine."""
+    ours = str(Path(__file__).parent / "jupyter")
+    return os.pathsep.join([ours, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])])
 
 
 def library_notebooks() -> Path:
