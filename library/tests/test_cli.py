@@ -424,7 +424,9 @@ def test_models_are_listed_and_shown(trams: Trams) -> None:
     assert "0.7500" in listed
     assert trams("models", "show", second["version"], VERSIONS, "--json").json["version"] == second["version"]
     assert "20240311-120000-toys" in trams("models", "show", "champion", VERSIONS).out
-    assert "nothing is registered yet" in trams("models", "list").out
+    empty = trams("models", "list")
+    assert "nothing is registered in the ledger trams yet" in empty.out
+    assert "the ledger versions has versions: notebento models list registry.ledger=versions" in empty.err
     answer = trams("models", "show", "v-nothing", VERSIONS)
     assert (answer.status, "v-nothing" in answer.err) == (2, True)
 
@@ -457,6 +459,17 @@ def test_features_are_listed_and_validated(trams: Trams) -> None:
     assert checked["rows"] > 100
     assert (checked["wrong"], checked["stale"]) == ([], {})
     assert "all features are as expected" in trams("features", "validate").out
+
+
+def test_what_rests_on_a_run_says_which_and_where_others_are(trams: Trams) -> None:
+    assert "training rows of run lab." in trams("features", "list").err  # the newest
+    for command in ("list", "validate", "ablation"):
+        answer = trams("features", command, "project.name=other")
+        assert "No run of other has training rows yet".lower() in answer.err.lower()
+        assert f"there are runs of others: notebento features {command}" in answer.err
+        assert answer.status == (0 if command == "list" else 2)
+    answer = trams("serve")
+    assert answer.status == 2 and "ledger trams" in answer.err and "models list registry.ledger=versions" in answer.err
 
 
 def test_features_that_are_not_as_expected_are_exit_status_1(trams: Trams) -> None:

@@ -110,3 +110,50 @@ def test_a_reader_that_leaves_is_no_verdict(toy: Toy) -> None:
 def test_a_mistyped_command_or_option_proposes_the_nearest(typed: str, meant: str) -> None:
     done = CliRunner().invoke(main.app, typed.split())
     assert done.exit_code == 2 and meant in done.output
+
+
+# --- plans
+
+
+def planned(*arguments: str) -> str:
+    """What the plan of a run prints."""
+    done = CliRunner().invoke(main.app, ["run", "--plan", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+COUNT = ({"outputs": ["n.json"], "groups": ["project", "trainer"]}, 'stage.write("n.json", 3)')
+
+
+def test_a_plan_compares_with_the_newest_run_of_the_same_project_and_experiment(toy: Toy) -> None:
+    toy.stages(count=COUNT)
+    assert "it never ran\n" in planned()
+    toy.drive("trainer.epochs=3")
+    toy.drive("trainer.epochs=5", "project.name=other")
+    toy.drive("experiment=lab")  # two epochs
+    for overrides, why in (
+        (["trainer.epochs=4"], "trainer.epochs is 4, was 3"),
+        (["project.name=other", "trainer.epochs=6"], "trainer.epochs is 6, was 5"),
+        (["experiment=lab", "trainer.epochs=7"], "trainer.epochs is 7, was 2"),
+        (["project.name=third"], "it never ran for third"),
+        (["experiment=lab", "project.name=third"], "it never ran for third, experiment=lab"),
+    ):
+        assert f"      {why}\n" in planned(*overrides)
+    toy.drive("trainer.epochs=4")
+    assert toy.last().stages["count"].why == ["trainer.epochs is 4, was 3"]
+
+
+def test_a_run_that_takes_over_a_folder_is_compared_with_what_was_there(toy: Toy) -> None:
+    toy.stages(count=COUNT)
+    for epochs in (3, 4):
+        folder = toy.drive(f"trainer.epochs={epochs}", into="lab")
+    assert Manifest.read(folder).stages["count"].why == ["trainer.epochs is 4, was 3"]
+
+
+def test_a_plan_names_the_first_few_changes_and_counts_the_rest(toy: Toy) -> None:
+    toy.stages(count=COUNT)
+    toy.drive()
+    changes = ["epochs=9", "batch_size=7", "patience=8", "ema_decay=0.5", "gradient_clip=3.0", "precision=bf16"]
+    changes = [f"trainer.{change}" for change in changes]
+    assert planned(*changes).splitlines()[-1].strip() == "and 3 more (--verbose)"
+    assert planned(*changes, "--verbose").count("trainer.") == 6

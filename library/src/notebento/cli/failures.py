@@ -18,6 +18,7 @@ from notebento.cli.options import err, shown
 from notebento.cli.streams import accept_any_encoding, discard_output
 from notebento.core.compose import runs_folder
 from notebento.core.errors import NotebentoError
+from notebento.core.runs import leading
 
 BROKEN = NotebentoError.exit_status
 ADVISED = [f"notebento {c}" for c in ("run", "serve", "models list", "models history", "features materialize")]
@@ -56,8 +57,6 @@ class Commands(TyperGroup):
 
 def with_arguments(text: str, arguments: list[str]) -> str:
     """`text` whose commands lead to the registry and the store that `arguments` were about."""
-    from notebento.pipeline.terminal import leading
-
     same = " ".join(leading([a for a in arguments if "=" in a and not a.startswith("-")]))
     return re.sub(f"({'|'.join(ADVISED)})(?![ \\w])", rf"\1 {same}", text) if same else text
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -15,8 +16,9 @@ from notebento.cli.options import AsJson, AsPage, DryRun, Overrides, counted, er
 from notebento.core.compose import compose
 from notebento.core.config import build
 from notebento.core.errors import GateError, UserError
+from notebento.core.runs import Subject, elsewhere, newest_artifacts, newest_run, subject_of
 
-app = typer.Typer(no_args_is_help=True, help="The feature store: what a model is told, offline and online.")
+app = typer.Typer(no_args_is_help=True, help="The feature store: what a model gets, offline and online.")
 
 AsOf = Annotated[str, typer.Option(help="A time, ISO 8601.", metavar="TIME")]
 
@@ -25,10 +27,12 @@ AsOf = Annotated[str, typer.Option(help="A time, ISO 8601.", metavar="TIME")]
 def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJson = False) -> None:
     """Every feature: what it says, in which unit, from which table, what is normal, and what it is worth."""
     from notebento.core.artifacts import save_text
+    from notebento.evaluation.ablation import PARTS
     from notebento.registry import catalogue
 
-    config = compose(overrides or [])
-    found = catalogue.gather(config)
+    config, subject = compose(overrides or []), _subject(overrides)
+    run_dir = newest_run(subject, PARTS)
+    found = catalogue.gather(config, run_dir)
     if html:
         title = f"Features of {config.project.name}"
         save_text(html, catalogue.features_page(found.entries, title, found.about, found.wrong))
@@ -41,6 +45,9 @@ def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJ
             importance = f"{e.importance * 1000:+.2f}" if e.importance else ""
             table.add_row(e.feature, e.what, e.unit, e.table, nulls, importance)
         out.print(table)
+    if not as_json:
+        _print_source(found.about if run_dir else f"{found.about} No run of {subject} has training rows yet.")
+        _print_source(elsewhere(subject, "features list"))
 
 
 @app.command()
@@ -51,9 +58,8 @@ def validate(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """
     from notebento.registry import catalogue
 
-    found = catalogue.gather(compose(overrides or []))
-    if not found.rows:
-        raise UserError("there is no run whose training rows could be checked", fix="notebento run")
+    run_dir = _run_with_rows(overrides, "features validate")
+    found = catalogue.gather(compose(overrides or []), run_dir)
     if as_json:
         print_json({"rows": found.rows, "wrong": found.wrong, "stale": found.stale})
     for wrong in found.wrong:
@@ -66,7 +72,7 @@ def validate(overrides: Overrides = None, as_json: AsJson = False) -> None:
         what = f"{counted(len(found.wrong), 'feature')} not as expected, {counted(len(found.stale), 'table')} stale"
         raise GateError(what, fix="see the contract of their tables, and when they were read last")
     if not as_json:
-        out.print(f"{counted(found.rows, 'row')}: all features are as expected", highlight=False)
+        out.print(f"{counted(found.rows, 'row')} of run {run_dir.name}: all features are as expected", highlight=False)
 
 
 @app.command()
@@ -80,9 +86,10 @@ def ablation(
 
     from notebento.evaluation.ablation import view_ablation
 
+    run_dir = _run_with_rows(overrides, "features ablation")
     quiet = as_json or not err.is_terminal
     watch = partial(track, description="without each view in turn", console=err, transient=True, disable=quiet)
-    found = view_ablation(compose(overrides or []), rows, watch=watch)
+    found = view_ablation(compose(overrides or []), run_dir, rows, watch=watch)
     if as_json:
         print_json(found.to_dicts())
         return
@@ -91,6 +98,7 @@ def ablation(
         between = "" if low is None else f"{low:+.4f} … {high:+.4f}"
         table.add_row(name, str(columns), f"{auc:.4f}", f"{lost:+.4f}", between)
     out.print(table)
+    _print_source(f"fitted on rows of run {run_dir.name}")
 
 
 @app.command()
@@ -114,6 +122,7 @@ def materialize(
         raise UserError(f"{until:%Y-%m-%d %H:%M} UTC has not come yet", fix="--as-of takes a time until now")
     with FeatureStore.open(views, config.store) as store, _bar(None if fresh else store.clock, until, as_json) as watch:
         began = time.perf_counter()
+        source = newest_artifacts(["snapshot"], data=config.data)
         done = store.materialize(newest_tables(config.data), until, watch, fresh)
         held = {} if as_json else store.held()
     if as_json:
@@ -123,6 +132,10 @@ def materialize(
     what = f"{done.rows:,} rows made {done.states:,} states in {time.perf_counter() - began:.1f} s"
     until_then = f"the store is complete up to {done.clock:%Y-%m-%d %H:%M} UTC{since}"
     out.print(f"{until_then}: {what}", highlight=False, soft_wrap=True)
+    where = (
+        f"of run {source['snapshot'].parent.parent.name}" if source else "as they are at the source: no run has them"
+    )
+    _print_source(f"store {config.store.name}; the tables {where}")
     if done.clock > until:
         err.print(f"it was there already, past {until:%Y-%m-%d %H:%M}: --fresh fills it anew", highlight=False)
     if others := [each.states for definition, each in held.items() if definition != store.layout.digest.hex()]:
@@ -191,9 +204,12 @@ def get(
         table.add_row(name, text, views.about[name].unit, why.get(name, ""))
     out.print(table)
     if found.complete:
-        err.print(f"the store is complete up to {found.complete:%Y-%m-%d %H:%M} UTC", highlight=False)
+        err.print(
+            f"the store {config.store.name} is complete up to {found.complete:%Y-%m-%d %H:%M} UTC", highlight=False
+        )
     elif "not materialized" in found.degraded:
-        err.print("nothing is in the store for these views yet: notebento features materialize", highlight=False)
+        what = f"nothing is in the store {config.store.name} for these views yet"
+        err.print(f"{what}: notebento features materialize", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -301,3 +317,24 @@ def _bar(start: datetime | None, end: datetime, quiet: bool) -> Iterator[Callabl
             progress.update(task, description=f"{now:%Y-%m-%d %H:%M}", completed=seconds[0], total=seconds[1])
 
         yield watch
+
+
+def _subject(overrides: list[str] | None) -> Subject:
+    return subject_of(compose(overrides or []).project.name, overrides or [])
+
+
+def _run_with_rows(overrides: list[str] | None, command: str) -> Path:
+    """The newest run of the same project and experiment that has training rows."""
+    from notebento.evaluation.ablation import PARTS
+
+    subject = _subject(overrides)
+    if run_dir := newest_run(subject, PARTS):
+        return run_dir
+    fix = "; ".join(filter(None, ["notebento run", elsewhere(subject, command)]))
+    raise UserError(f"no run of {subject} has training rows yet", fix=fix)
+
+
+def _print_source(text: str) -> None:
+    """Say on standard error where a result comes from."""
+    if text:
+        err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -67,7 +67,9 @@ def run(
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of KEY=A,B,C.")] = False,
     into: Annotated[str, typer.Option(help="Work in runs/NAME instead of a new run.", metavar="NAME")] = "",
     export: Annotated[bool, typer.Option(help="Export notebooks that changed; otherwise that is an error.")] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the stages print.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the stages print, and every reason of a plan.")
+    ] = False,
     champion: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +90,7 @@ def run(
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
         plans = [planning.plan(planning.open_run(each, options, planning=True)) for each in combined]
-        _show_plans(combined, plans, multirun, as_json)
+        _show_plans(combined, plans, multirun, as_json, verbose)
         return
     with terminal.Board(err if as_json else out, verbose) as board:
         if multirun:
@@ -101,17 +103,21 @@ def run(
         _show_run(folders[0], time.perf_counter() - began, as_json)
 
 
-def _show_plans(combined: list[list[str]], plans: list[list[Any]], multirun: bool, as_json: bool) -> None:
+def _show_plans(
+    combined: list[list[str]], plans: list[list[Any]], multirun: bool, as_json: bool, verbose: bool
+) -> None:
     if as_json:
         print_json(plans if multirun else plans[0])
         return
     for chosen, steps in zip(combined, plans, strict=True):
         if multirun:
             out.print(" ".join(chosen), style="bold", markup=False, highlight=False)
-        _show_plan(steps)
+        _show_plan(steps, verbose)
 
 
-def _show_plan(steps: list[Any]) -> None:
+def _show_plan(steps: list[Any], verbose: bool) -> None:
+    from notebento.pipeline.terminal import first_reasons
+
     marks = {
         "cached": "[cyan]=[/] {0:<10} cached",
         "run": "[green]▸[/] {0:<10} run",
@@ -120,7 +126,7 @@ def _show_plan(steps: list[Any]) -> None:
     for step in steps:
         out.print(marks[step.does].format(step.stage), highlight=False)
         if step.does != "cached":
-            for reason in step.why:
+            for reason in step.why if verbose else first_reasons(step.why):
                 out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if all(step.does == "cached" for step in steps):
         out.print("nothing to do")

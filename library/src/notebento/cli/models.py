@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from notebento.cli.options import AsJson, Overrides, out, print_facts, print_json
+from notebento.cli.options import AsJson, Overrides, err, out, print_facts, print_json
 from notebento.core.compose import compose
 from notebento.core.config import plain
 
@@ -20,13 +20,14 @@ Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
 def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every version, and who is champion."""
     from notebento.evaluation.metrics import headline_names
-    from notebento.registry.registry import overview
+    from notebento.registry.registry import other_ledgers, overview
 
-    rows = overview(_registry(overrides))
+    registry = _registry(overrides)
+    rows = overview(registry)
     if as_json:
         print_json(rows)
     elif not rows:
-        out.print("nothing is registered yet; notebento run makes a version")
+        out.print(f"nothing is registered in the ledger {registry.ledger.name} yet: notebento run", highlight=False)
     else:
         names = headline_names([*dict.fromkeys(name for row in rows for name in row.test)])
         table = Table("", "version", "registered", "run", *names)
@@ -34,6 +35,8 @@ def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
             metrics = (f"{row.test[m]:.4f}" if m in row.test else "" for m in names)
             table.add_row("*" if row.champion else "", row.version, row.registered[:16], row.run, *metrics)
         out.print(table)
+    for ledger, command in ({} if as_json else other_ledgers(registry)).items():
+        err.print(f"the ledger {ledger} has versions: {command}", style="dim", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -41,7 +41,11 @@ def list_runs(
 
 
 @app.command()
-def show(run: RunName = "latest", as_json: AsJson = False) -> None:
+def show(
+    run: RunName = "latest",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every reason why a stage ran.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """One run: its stages, what they made, its results."""
     from notebento.pipeline import terminal
     from notebento.pipeline.history import find_run, recorded
@@ -56,7 +60,7 @@ def show(run: RunName = "latest", as_json: AsJson = False) -> None:
     print_facts(facts | {"overrides": " ".join(manifest.overrides) or "none"})
     for name, record in manifest.stages.items():
         out.print(terminal.stage_lines(name, record), highlight=False, soft_wrap=True)
-        for reason in record.why:
+        for reason in record.why if verbose else terminal.first_reasons(record.why):
             out.print(f"      {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
     terminal.show(run_dir, manifest, out)
     out.print(f"report: {shown(run_dir)}/report.html", highlight=False, soft_wrap=True)

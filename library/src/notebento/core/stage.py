@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDE_EFFECTS', 'NOTICES', 'RUN', 'makers', 'needs', 'order', 'ancestors', 'recorded_config', 'Groups', 'given',
-           'Opening', 'Visible', 'Stage', 'noted', 'hold', 'recorded_standing', 'planned_standing', 'newest_artifacts']
+           'Opening', 'Visible', 'Stage', 'noted', 'hold', 'recorded_standing', 'planned_standing']
 
 # %% ../../../nbs/core/stage.ipynb #1384c51f
 import fcntl
@@ -22,7 +22,7 @@ from typing import Any
 
 from .artifacts import Artifact, Manifest, atomic_write, load, save
 from .compose import compose, project_root, runs_folder, stage_config
-from .config import Config, StageConfig, convert, plain
+from .config import Config, StageConfig, convert
 from .errors import NotebentoError, UserError, nearest
 from .overview import Overview, Standing, overview_html, overview_text
 
@@ -338,19 +338,3 @@ def planned_standing(name: str, overrides: list[str]) -> Standing:
 
 _PLAN_SECONDS = 60
 _STATES: Mapping[str, Any] = {"cached": "cached", "run": "stale", "wait": "unknown"}
-
-# %% ../../../nbs/core/stage.ipynb #d2a44729
-def newest_artifacts(names: Iterable[str], **groups: Any) -> dict[str, Path]:
-    """Where the newest run, `latest` or else `lab`, has the artifacts `names`; empty when no run has all of them.
-
-    The run has to have the same configuration of `groups`, for example `data=config.data`.
-    """
-    for run in (runs_folder() / "latest", runs_folder() / "lab"):
-        if (run / "manifest.json").is_file():
-            manifest = Manifest.read(run)
-            artifacts = manifest.artifacts()
-            paths = {name: run / artifacts[name].path for name in names if name in artifacts}
-            same = all(manifest.config.get(name) == plain(group) for name, group in groups.items())
-            if same and paths.keys() == set(names) and all(path.exists() for path in paths.values()):
-                return paths
-    return {}

@@ -19,7 +19,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import ColumnContract, DataConfig, TableContract, build
 from ..core.errors import UserError, nearest
-from ..core.stage import newest_artifacts
+from ..core.runs import newest_artifacts
 from .contract import keep, kind_of, need, refuse
 from .sources import Source
 

@@ -127,10 +127,10 @@ def why(now: Parts, before: Parts | None, code: Iterable[Module], lock: str = ""
     if before is None:
         return ["it never ran"]
     return [
-        *_code_reasons(now.code, before.code, {module.name: module.cells for module in code}),
         *_differences(now.config, before.config, "{0} is {1}, was {2}"),
         *_differences(now.inputs, before.inputs, "the input {0} changed"),
         *_differences(now.files, before.files, "{0} changed"),
+        *_code_reasons(now.code, before.code, {module.name: module.cells for module in code}),
         *(["it declares other outputs"] if now.leaves != before.leaves else []),
         *_environment_reasons(now.environment, before.environment, lock, old_lock),
     ]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'DEFAULT', 'RUN_NAME', 'check_notebook', 'chosen_stages', 'RunOptions', 'Run', 'parts_of',
            'configuration', 'configuration_files', 'decided_by', 'library_digest', 'open_run', 'named_folder',
-           'new_run_id', 'find', 'artifacts_of', 'reasons', 'Step', 'plan']
+           'new_run_id', 'find', 'artifacts_of', 'previous', 'changes_since', 'reasons', 'Step', 'plan']
 
 # %% ../../../nbs/pipeline/plan.ipynb #658c2867
 import copy
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from ..core.artifacts import Artifact, Manifest, StageRecord, commit, describe, 
 from ..core.compose import compose, project_root, runs_folder, stage_config
 from ..core.config import Config, StageConfig, plain
 from ..core.errors import UserError, nearest
+from ..core.runs import PastRun, Subject, past_runs, subject_of
 from ..core.stage import ancestors, given, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
@@ -84,6 +86,7 @@ class Run:
     damaged: dict[str, list[str]] = field(default_factory=dict)  # stage -> what was damaged in the cache
     errors: list[Exception] = field(default_factory=list)
     label: str = ""  # what tells it from the other runs of a sweep
+    replaced: dict[str, str] = field(default_factory=dict)  # stage -> key, of the run whose folder this one took over
 
     def declared(self, stage: str) -> StageConfig:
         """What the pipeline declares for `stage`."""
@@ -105,6 +108,16 @@ class Run:
     def save(self) -> None:
         """Write the manifest."""
         self.manifest.write(self.folder)
+
+    @property
+    def subject(self) -> Subject:
+        """What it is about."""
+        return subject_of(self.config.project.name, self.manifest.overrides)
+
+    @cached_property
+    def past(self) -> list[PastRun]:
+        """The runs before it, newest first."""
+        return past_runs()
 
 # %% ../../../nbs/pipeline/plan.ipynb #72ccaf68
 def parts_of(run: Run, stage: str) -> Parts:
@@ -226,6 +239,21 @@ def artifacts_of(record: Record) -> dict[str, Artifact]:
     kept = record.artifacts.items()
     return {name: Artifact(f"artifacts/{name}", k.digest, k.bytes, k.compared) for name, k in kept}
 
+# %% ../../../nbs/pipeline/plan.ipynb #737dfd49
+def previous(run: Run, stage: str) -> Record | None:
+    """What `stage` made in the newest run of the same project and experiment that finished it."""
+    earlier = (past.key(stage) for past in run.past if past.subject == run.subject and past.folder != run.folder)
+    keys = filter(None, [run.replaced.get(stage), *earlier])
+    return next(filter(None, (run.cache.find(stage, key) for key in keys)), None)
+
+
+def changes_since(run: Run, stage: str, now: Parts, before: Record | None) -> list[str]:
+    """The reasons why `stage` runs again after `before`, or that it runs for the first time."""
+    if before:
+        return _why(run, stage, now, before)
+    others = any(past.subject != run.subject for past in run.past)
+    return [f"it never ran for {run.subject}" if others else "it never ran"]
+
 # %% ../../../nbs/pipeline/plan.ipynb #64c059d5
 def reasons(run: Run, stage: str, now: Parts) -> list[str]:
     """Why `stage` is not cached, down to the cell, the configuration key, the input or the package."""
@@ -236,10 +264,9 @@ def reasons(run: Run, stage: str, now: Parts) -> list[str]:
         return ["it reads what is no file, so it runs every time"]
     if run.damaged.get(stage):
         return [f"damaged in the cache: {', '.join(run.damaged[stage])}"]
-    found = [_why(run, stage, now, record) for record in run.cache.latest(stage)]
-    if [] in found:
+    if run.cache.find(stage, now.key):
         return ["what it left elsewhere is gone"]
-    return min(found, key=len, default=why(now, None, {}))
+    return changes_since(run, stage, now, previous(run, stage))
 
 # %% ../../../nbs/pipeline/plan.ipynb #358c202c
 def _why(run: Run, stage: str, now: Parts, before: Record) -> list[str]:
@@ -291,20 +318,19 @@ def _step_after(run: Run, stage: str, running: list[str]) -> Step:
     now = parts_of(run, stage)
     if stage in run.options.force or None in run.declared(stage).files:
         return Step(stage, "run", reasons(run, stage, now))
-    found = []
-    for record in run.cache.latest(stage):
-        expected = msgspec.structs.replace(now, inputs=_expected_inputs(run.declared(stage), now, record))
-        found.append(_why(run, stage, expected, record))
-    if [] in found:
+    if any(_expected(run, stage, now, record) == record.parts for record in run.cache.latest(stage)):
         return Step(stage, "wait", [f"runs if what {' and '.join(running)} makes comes out different"])
-    return Step(stage, "run", min(found, key=len, default=["it never ran"]))
+    before = previous(run, stage)
+    expected = _expected(run, stage, now, before) if before else now
+    return Step(stage, "run", changes_since(run, stage, expected, before))
 
 # %% ../../../nbs/pipeline/plan.ipynb #3e37b6da
-def _expected_inputs(declared: StageConfig, now: Parts, record: Record) -> dict[str, str]:
-    """The inputs of `now`, those that are not made yet as `record` had them.
+def _expected(run: Run, stage: str, now: Parts, record: Record) -> Parts:
+    """`now` with the inputs that are not made yet as `record` had them.
 
     As in a run, an optional input that equals another is dropped: the champion, beside a model that is the champion.
     """
-    inputs = record.parts.inputs | now.inputs
+    declared, inputs = run.declared(stage), record.parts.inputs | now.inputs
     needed = {inputs[name] for name in declared.inputs if name in inputs}
-    return {name: d for name, d in inputs.items() if name not in declared.optional or d not in needed}
+    inputs = {name: d for name, d in inputs.items() if name not in declared.optional or d not in needed}
+    return msgspec.structs.replace(now, inputs=inputs)

@@ -31,7 +31,9 @@ def claim(run: Run) -> Callable[[], None]:
     held.callback(_wait(partial(lock, run.folder / ".lock")))
     held.callback(_wait(partial(lock, run.cache.folder / "lock", shared=True)))
     if (run.folder / "manifest.json").is_file():  # stages outside of the plan stay
-        run.manifest.stages = Manifest.read(run.folder).stages | run.manifest.stages
+        stages = Manifest.read(run.folder).stages
+        run.replaced = {name: stage.key for name, stage in stages.items()}
+        run.manifest.stages = stages | run.manifest.stages
     run.save()
     return held.close
 

@@ -8,6 +8,7 @@ __all__ = ['newest', 'CatalogueEntry', 'definition', 'entries', 'features_page',
 # %% ../../../nbs/registry/catalogue.ipynb #8387d8a3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,7 +16,6 @@ import polars as pl
 
 from ..core.artifacts import load
 from ..core.clock import utc
-from ..core.compose import runs_folder
 from ..core.config import Config, build
 from ..core.html import Html, joined, page, tag
 from ..data.snapshot import contracts_of, newest_tables
@@ -212,18 +212,18 @@ class Catalogue(msgspec.Struct):
     rows: int = 0  # of training that were looked at
 
 # %% ../../../nbs/registry/catalogue.ipynb #8353473d
-def gather(config: Config, rows: int = 2000) -> Catalogue:
-    """The catalogue of the newest run; importances are of `rows` of its validation rows."""
+def gather(config: Config, run_dir: Path | None, rows: int = 2000) -> Catalogue:
+    """The catalogue of the run in `run_dir`; importances are of `rows` of its validation rows."""
     features, about = build(config.features).features, ["From the definitions."]
     registry = Registry.open(config.registry)
     versions = {v.version: _columns(registry, v.version) for v in registry.versions()}
     champion = registry.champion() if versions else ""
     reference = load(registry.bundle(champion) / "reference.json") if champion else None
     expected = expectations(features, contracts_of(config.data), reference)
-    parts, run = training_parts(), runs_folder() / "latest"
-    if parts is None:
+    if run_dir is None:
         return Catalogue(entries(features, expected, versions=versions), [], " ".join(about))
-    about.append(f"Nulls, distribution and expectations: training rows of run {run.resolve().name}.")
+    parts = training_parts(run_dir)
+    about.append(f"Nulls, distribution and expectations: training rows of run {run_dir.name}.")
     importances, sample = None, parts["validation"].sample(min(rows, len(parts["validation"])), seed=0)
     if champion and {*versions[champion]} <= {*sample.columns}:
         importances, loss = _importances(Graph.load(registry.bundle(champion)), sample)

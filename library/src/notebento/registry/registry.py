@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECORDED', 'OWN_NAME', 'content_digest', 'version_name', 'Lineage', 'lineage', 'Version', 'store_version',
-           'read_version', 'PredictionTask', 'prediction_task', 'refuse_failed', 'refuse_other_task', 'Versions',
-           'standing', 'Registry', 'Summary', 'overview', 'champion_folder']
+           'read_version', 'PredictionTask', 'prediction_task', 'refuse_failed', 'refuse_other_task', 'other_ledgers',
+           'Versions', 'standing', 'Registry', 'Summary', 'overview', 'champion_folder']
 
 # %% ../../../nbs/registry/registry.ipynb #8b12f5a2
 import hashlib
@@ -22,6 +22,7 @@ from ..core.compose import runs_folder
 from ..core.config import RegistryConfig
 from ..core.errors import GateError, NotebentoError, UserError
 from ..core.package import copy_package, package_digest, package_listing
+from ..core.runs import leading
 from ..evaluation.metrics import OURS, Metrics
 from .ledger import Ledger, LedgerEntry, champion_of, find_version, promotion, registration, reversal
 
@@ -161,6 +162,21 @@ def refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
     if differs := champion.difference(new):
         raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=OWN_NAME)
 
+# %% ../../../nbs/registry/registry.ipynb #06f025d8
+def other_ledgers(versions: "Versions") -> dict[str, str]:
+    """The other ledgers here that have versions, each with the command that lists them."""
+    files = sorted(versions.store.parents[1].glob("*/versions/*/version.json"), key=lambda p: p.stat().st_mtime)
+    newest = {path.parents[2].name: path for path in files if path.parents[2].name != versions.ledger.name}
+    overrides = {ledger: leading(_overrides(path)) or [f"registry.ledger={ledger}"] for ledger, path in newest.items()}
+    return {ledger: " ".join(["notebento models list", *own]) for ledger, own in overrides.items()}
+
+
+def _overrides(version: Path) -> list[str]:
+    try:
+        return msgspec.json.decode(version.read_bytes(), type=Version).lineage.overrides
+    except (OSError, msgspec.MsgspecError):  # damaged: whoever reads it is told
+        return []
+
 # %% ../../../nbs/registry/registry.ipynb #be6cf4c7
 class Versions:
     """The versions in the folder `store` and their `ledger`, to look at."""
@@ -180,7 +196,10 @@ class Versions:
 
     def version(self, name: str) -> Version:
         """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several."""
-        return read_version(self.store, find_version(name, self.history()))
+        if not (history := self.history()):
+            fix = "; ".join(["notebento run", *(f"in {ledger}: {c}" for ledger, c in other_ledgers(self).items())])
+            raise UserError(f"nothing is registered in the ledger {self.ledger.name} yet", fix=fix)
+        return read_version(self.store, find_version(name, history))
 
     def champion(self) -> str:
         """The name of the version that answers; `""` when nothing is registered."""
