@@ -10,11 +10,11 @@ from notebento.core.compose import compose
 from notebento.core.config import TrainerConfig, build
 from notebento.models.base import Inputs, Rows, load_fitted
 from notebento.models.lightgbm import LightGBM
-from notebento.training.callbacks import MovingAverage, OneCycle
+from notebento.training.callbacks import MovingAverage
 from notebento.training.trainer import LightningTrainer
 from notebento.training.tune import check_space
 
-from flights.train import Learner, TabM
+from flights.train import Learner, TabM, optimizer, scheduled
 from flights.tune import SPACE, objective
 
 SMALL = TrainerConfig(epochs=2, batch_size=64, accelerator="cpu", wandb="disabled")
@@ -64,19 +64,23 @@ def test_columns_share_a_table_of_embeddings_and_no_row_of_it() -> None:
 
 def test_biases_do_not_decay() -> None:
     settings = TabM()
-    learner = Learner(settings, settings.network(3, 1, [4], 1), rows(1, 0).inputs, SMALL)
-    decayed, free = learner.configure_optimizers().param_groups
+    network = settings.network(3, 1, [4], 1)
+    decayed, free = optimizer(network, settings.lr, settings.weight_decay).param_groups
     assert decayed["weight_decay"] == settings.weight_decay and free["weight_decay"] == 0
-    assert len(decayed["params"]) + len(free["params"]) == len(list(learner.parameters()))
+    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
     assert {tuple(p.shape) for p in free["params"]} == {(3, 4, 1), (128,), (4, 1)}
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"), [({}, [OneCycle, MovingAverage]), ({"schedule": "constant", "ema_decay": 0.0}, [])]
-)
-def test_schedule_and_average_follow_the_trainers_settings(changes: dict, expected: list[type]) -> None:
-    learner = Learner(TabM(), torch.nn.Linear(1, 1), rows(1, 0).inputs, TrainerConfig(**changes))
-    assert [type(callback) for callback in learner.configure_callbacks()] == expected
+def test_schedule_and_average_follow_the_trainers_settings() -> None:
+    plain = TrainerConfig(schedule="constant", ema_decay=0.0)
+    adamw = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    assert scheduled(adamw, plain, 100) is adamw
+    schedule = scheduled(adamw, TrainerConfig(), 100)["lr_scheduler"]["scheduler"]
+    assert schedule.get_last_lr() == [pytest.approx(1 / 25, rel=0.1)]  # warming up
+    averages = [
+        Learner(TabM(), torch.nn.Linear(1, 1), rows(1, 0).inputs, s).configure_callbacks() for s in (plain, SMALL)
+    ]
+    assert averages[0] == [] and [type(callback) for callback in averages[1]] == [MovingAverage]
 
 
 def test_the_search_space_fits_the_shipped_model() -> None:

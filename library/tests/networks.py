@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from tabm import LinearEnsemble
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from notebento.core.config import TrainerConfig
 from notebento.models.base import Inputs, Trainer
 from notebento.models.network import TableNetwork
 from notebento.models.tabm import Embedding, Members, answer_loss, first_codes, known_loss, members_loss
-from notebento.training.callbacks import MovingAverage, OneCycle
+from notebento.training.callbacks import MovingAverage, one_cycle_schedule
 
 
 class Network(nn.Module):
@@ -60,13 +61,15 @@ class Learner(LightningModule):
     def validation_step(self, batch: dict[str, Tensor]) -> Tensor:
         return answer_loss(self.inputs.task, self(batch)[..., : self.inputs.outputs], batch["target"])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.settings.lr, weight_decay=1e-2)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        adamw, s = torch.optim.AdamW(self.parameters(), lr=self.settings.lr, weight_decay=1e-2), self.training_settings
+        if s.schedule == "constant":
+            return adamw
+        return one_cycle_schedule(adamw, int(self.trainer.estimated_stepping_batches), s.warmup)
 
     def configure_callbacks(self) -> list[Callback]:
-        s = self.training_settings
-        schedule = [OneCycle(s.warmup)] if s.schedule == "one_cycle" else []
-        return [*schedule, *([MovingAverage(s.ema_decay)] if s.ema_decay else [])]
+        decay = self.training_settings.ema_decay
+        return [MovingAverage(decay)] if decay else []
 
 
 class TabM(TableNetwork, frozen=True, kw_only=True):

@@ -42,7 +42,8 @@ class Loop:
     """A plain training loop."""
 
     def __init__(self, seed: int = 0, epochs: int = 8) -> None:
-        self.settings, self.seed, self.threads, self.work, self.epochs = TrainerConfig(), seed, 1, Path(), epochs
+        self.settings = TrainerConfig(schedule="constant")
+        self.seed, self.threads, self.work, self.epochs = seed, 1, Path(), epochs
 
     def fit(self, module, train, validation):
         torch.manual_seed(self.seed)

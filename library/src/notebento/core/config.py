@@ -216,15 +216,16 @@ class DataConfig(Frozen, frozen=True):
 class TrainerConfig(Frozen, frozen=True):
     """How a network learns, and on what."""
 
-    epochs: Count = 8
-    batch_size: Count = 1024  # rows of one step, all devices together
+    # null: by the number of training rows, see `training.budget`
+    epochs: Count | None = None
+    batch_size: Count | None = None  # rows of one step, all devices together
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     warmup: Share = 0.3  # share of the steps in which the learning rate rises
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = (
         0.995  # of the moving average of the weights, per step; 0: no average
     )
     gradient_clip: Amount = 1.0  # largest norm of a step's gradient; 0: as it comes
-    patience: CountOrNone = 3  # epochs without a better validation loss before training stops; 0: never
+    patience: CountOrNone | None = None  # epochs without a better validation loss before training stops; 0: never
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Count = 1  # of each node; more than one starts processes by torchrun
     nodes: Count = 1

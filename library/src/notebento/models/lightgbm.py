@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .base import Fitted, Inputs, Rows, Trainer, check_rows, read_facts, write_facts
+from .sizes import least_count, least_in_leaf
 from .vocabulary import Vocabulary, answer_name, with_vocabulary
 
 # %% ../../../nbs/models/lightgbm.ipynb #59f5aafc
@@ -26,19 +27,19 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     early_stopping_round: int = 50  # rounds without a better validation loss before training stops
     learning_rate: float = 0.05
     num_leaves: int = 63
-    min_data_in_leaf: int = 100  # smallest number of rows in a leaf
+    min_data_in_leaf: int | None = None  # smallest number of rows in a leaf; null: by the number of rows, see `sizes`
     feature_fraction: float = 0.6  # share of the columns that each tree uses
     bagging_fraction: float = 0.8  # share of the rows that each tree sees
     lambda_l2: float = 1.0
     cat_smooth: float = 20.0  # smoothing of rare categories in categorical splits
-    min_count: int = 20  # rarer categories count as unknown
+    min_count: int | None = None  # rarer categories count as unknown; null: by the number of rows
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedLightGBM":
         """Grow trees on `train` until `validation` stops improving."""
         import lightgbm
 
         check_rows(train, validation)
-        vocabulary = Vocabulary.fit(train.categorical, self.min_count)
+        vocabulary = Vocabulary.fit(train.categorical, self.min_count or least_count(len(train)))
         data = lightgbm.Dataset(_table(train, vocabulary), train.target, categorical_feature=_coded(train.inputs))
         judge = lightgbm.Dataset(_table(validation, vocabulary), validation.target, reference=data)
         curve: dict[str, dict[str, list[float]]] = {}
@@ -46,7 +47,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             lightgbm.early_stopping(self.early_stopping_round, verbose=False),
             lightgbm.record_evaluation(curve),
         ]
-        parameters = _parameters(self, train.inputs, trainer)
+        parameters = _parameters(self, train, trainer)
         trees = lightgbm.train(parameters, data, self.num_boost_round, [judge], callbacks=stop)
         fitted = FittedLightGBM(train.inputs, vocabulary, trees.model_to_string(num_iteration=trees.best_iteration))
         losses = next(iter(curve["valid_0"].values()))
@@ -64,14 +65,16 @@ def _coded(inputs: Inputs) -> list[int]:
     return list(range(len(inputs.numeric), len(inputs.numeric) + len(inputs.categorical)))
 
 # %% ../../../nbs/models/lightgbm.ipynb #219c38da
-def _parameters(model: LightGBM, inputs: Inputs, trainer: Trainer) -> dict[str, Any]:
+def _parameters(model: LightGBM, train: Rows, trainer: Trainer) -> dict[str, Any]:
+    least = model.min_data_in_leaf or least_in_leaf(len(train))
     same = {"seed": trainer.seed, "num_threads": trainer.threads, "deterministic": True, "force_row_wise": True}
     return same | {
-        "objective": inputs.task,
-        "num_class": inputs.outputs,
+        "objective": train.inputs.task,
+        "num_class": train.inputs.outputs,
         "learning_rate": model.learning_rate,
         "num_leaves": model.num_leaves,
-        "min_data_in_leaf": model.min_data_in_leaf,
+        "min_data_in_leaf": least,
+        "min_data_per_group": least,  # of a category in a split
         "feature_fraction": model.feature_fraction,
         "bagging_fraction": model.bagging_fraction,
         "bagging_freq": 1,

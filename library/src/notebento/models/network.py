@@ -36,6 +36,7 @@ from notebento.models.base import (
 )
 from .distillation import mix_targets, out_of_fold
 from .preparation import Preparation, Scale
+from .sizes import least_count
 from .tabm import Embedding, fit_bins
 from .vocabulary import Vocabulary, answer_name, quiet, with_vocabulary
 
@@ -43,7 +44,7 @@ from .vocabulary import Vocabulary, answer_name, quiet, with_vocabulary
 class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a network on a table: a project adds its own, and says what `network` and `learner` are."""
 
-    min_count: int = 20  # rarer categories count as unknown
+    min_count: int | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
     clip: float = 5.0  # in spreads from the median
     teacher: dict[str, Any] | None = None  # a model whose predictions are learned in addition to the labels
     distillation_weight: float = 0.8  # share of the teacher's prediction in the training target
@@ -63,7 +64,7 @@ class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedNetwork":
         """Fit the preparation on `train`, then the network; `validation` picks the epoch."""
         check_rows(train, validation)
-        prepare = Preparation.fit(train, self.min_count, self.clip)
+        prepare = Preparation.fit(train, self.min_count or least_count(len(train)), self.clip)
         fitted = FittedNetwork(train.inputs, self, prepare, trainer.seed)
         rows = prepare(_with_teacher(self, train, validation, trainer))
         fit_embeddings(fitted.network, rows, np.isfinite(train.numeric), self.clip)

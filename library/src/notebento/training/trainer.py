@@ -29,6 +29,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from ..core.config import TrainerConfig, plain
 from ..core.errors import UserError
 from ..models.base import TensorRows
+from .budget import budget
 from .callbacks import Batches, Best, EpochProgress, Losses, Reseed, Resume, best_of
 
 # %% ../../../nbs/training/trainer.ipynb #4a81854a
@@ -64,7 +65,7 @@ def accelerator(settings: TrainerConfig) -> Literal["cpu", "gpu"]:
     return "gpu" if settings.accelerator != "cpu" and gpus >= settings.devices else "cpu"
 
 # %% ../../../nbs/training/trainer.ipynb #cc249bf6
-def lightning_trainer(settings: TrainerConfig, callbacks: list[Callback], folder: Path) -> Trainer:
+def lightning_trainer(settings: TrainerConfig, epochs: int, callbacks: list[Callback], folder: Path) -> Trainer:
     """Lightning's trainer for `settings`, without the parts that we bring ourselves."""
     device = accelerator(settings)
     wide = (
@@ -79,7 +80,7 @@ def lightning_trainer(settings: TrainerConfig, callbacks: list[Callback], folder
         strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
         precision="bf16-mixed" if wide else "32-true",
         deterministic=True,
-        max_epochs=settings.epochs,
+        max_epochs=epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         default_root_dir=folder,
@@ -168,19 +169,19 @@ class LightningTrainer:
 
         Goes on where the same training was interrupted. Raises `UserError` when the loss stops being a number.
         """
-        s, first = self.settings, os.environ.get("RANK", "0") == "0"
+        s, first, plan = self.settings, os.environ.get("RANK", "0") == "0", budget(self.settings, len(train))
         checkpoint = self.work / f"{fingerprint(module, [train, validation], [s, self.seed])}.ckpt"
         with (
             borrowed_process(self.threads // s.devices),
             interruptible(),
             compiled(module, s.compile),
-            tracked(s.wandb if first else "disabled", self.work, plain(s)) as log,
+            tracked(s.wandb if first else "disabled", self.work, plain(s) | plan._asdict()) as log,
         ):
             losses = Losses([log, *([self.on_epoch] if self.on_epoch else [])])
-            best = Best(losses, s.patience)
-            trainer = lightning_trainer(s, self._callbacks(losses, best, checkpoint), self.work)
+            best = Best(losses, plan.patience)
+            trainer = lightning_trainer(s, plan.epochs, self._callbacks(losses, best, checkpoint), self.work)
             resume = str(checkpoint) if checkpoint.exists() else None
-            batches = _batches(trainer, train, s.batch_size, self.seed), _batches(trainer, validation, 8192, None)
+            batches = _batches(trainer, train, plan.batch_size, self.seed), _batches(trainer, validation, 8192, None)
             trainer.fit(module.train(), *batches, ckpt_path=resume, weights_only=True)
         module.eval().load_state_dict(best.weights)
         if first:
