@@ -58,7 +58,7 @@ def test_the_default_configuration_survives_a_file() -> None:
     ("values", "message"),
     [
         ({"seed": "7"}, "seed: expected `int`, got `str`"),
-        ({"trainer": {"epochs": 3.5}}, "trainer.epochs: expected `int`, got `float`"),
+        ({"trainer": {"epochs": 3.5}}, "trainer.epochs: expected `int | null`, got `float`"),
         ({"trainer": {"schedule": "cosine"}}, "trainer.schedule: invalid enum value 'cosine'"),
         ({"evaluate": {"gate": {"auc": {"mni": 0.7}}}}, "object contains unknown field `mni`"),
         ({"trainr": {}}, "the configuration: object contains unknown field `trainr`"),
