@@ -21,7 +21,7 @@ from notebento.online.store import FeatureStore
 from notebento.registry.registry import Lineage, Registry
 from notebento.serving.client import ask, free_port, running_server
 from notebento.serving.deploy import deploy
-from notebento.serving.responder import as_batch
+from notebento.serving.responder import as_requests
 from notebento.serving.service import Deployment, load_version
 
 from flights.features import flights
@@ -152,8 +152,8 @@ def test_two_versions_with_different_features_answer_in_one_process(week, packag
     for version in (first, second):
         responder = loaded(version, config)  # checks the golden predictions, each with its own features
         kept = pl.read_parquet(Registry.open(RegistryConfig("service")).bundle(version) / "examples.parquet")
-        _, batch = as_batch(responder, kept)
-        numeric, _ = responder.inputs.assemble(batch)
+        _, records, online = as_requests(responder, kept)
+        numeric, _ = responder.inputs.assemble(records, online)
         slack[version] = numeric[:, responder.schema.numeric.index("leg_slack")]
         assert type(responder.inputs.maker).__module__ == f"flights@{version}.features"
     assert (slack[first] > slack[second]).any()

@@ -15,7 +15,9 @@ from notebento.core.config import Node, RegistryConfig, ServeConfig, plain
 from notebento.models.bundle import Graph, RecordField, Signature, golden, write_bundle
 from notebento.registry.registry import Lineage, Registry
 
-SETTINGS = ServeConfig("127.0.0.1", 0, 1, None, 64, 5000, 1, Node({"_target_": "toyfeatures.bento.Service"}))
+SETTINGS = ServeConfig(
+    max_body_mb=2, max_records=20_000, max_latency_ms=1000, service=Node({"_target_": "toyfeatures.bento.Service"})
+)
 
 # Late is who has a delay; B6 more than others. `hour` is computed from the record, and the carrier BOOM breaks that.
 GRAPH = """

@@ -1,6 +1,7 @@
 """The service as clients meet it: a real server process and real HTTP, on a free port of this machine."""
 
 import asyncio
+import gzip
 import json
 import os
 import pickle
@@ -41,8 +42,8 @@ from notebento.core.errors import NotebentoError, UserError
 from notebento.models.bundle import Signature, golden
 from notebento.registry.registry import Registry
 from notebento.serving.deploy import deploy, server
-from notebento.serving.request import RecordReader, RequestError
-from notebento.serving.responder import Batcher, Responder, as_batch, check_golden
+from notebento.serving.request import LARGEST, RecordReader, RequestError, record_table
+from notebento.serving.responder import Batcher, Responder, as_requests, check_golden
 
 pytestmark = pytest.mark.server
 
@@ -80,7 +81,8 @@ def test_answers_are_those_of_the_graph(client, registry):
     champion = Registry.open(registry).champion()
     assert {a["version"] for a in answers} == {champion}
     assert {a["variant"] for a in answers} == {"champion"}
-    assert all(a["decision"] == (a["probability"] >= 0.6) == a["prediction"] for a in answers)
+    assert all(a["decision"] == (a["probability"] >= a["threshold"]) == a["prediction"] for a in answers)
+    assert {a["threshold"] for a in answers} == {0.6}
     assert len({a["prediction_id"] for a in answers}) == 100
 
 
@@ -105,22 +107,47 @@ def test_predict_with_no_records_returns_an_empty_list(client):
     assert client.post("/predict", json={"records": []}).json() == []
 
 
+FIELDS = "The fields are carrier, sched_dep, tailnum, delay, hour"  # those that are required come first
+LIMITS = "between -3.4e38 and 3.4e38"
+TIME = "'sched_dep' must be a time like 2013-07-04T12:30:00Z"
+LIMITED = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 BAD = [
     ({"carrier": "UA"}, "sched_dep", "'sched_dep' is missing"),
-    ({"carrier": None, "sched_dep": NOON}, "carrier", "'carrier' must be text"),
-    ({"carrier": 7, "sched_dep": NOON}, "carrier", "'carrier' must be text"),
-    ({"carrier": "UA", "sched_dep": "noon"}, "sched_dep", "'sched_dep' must be a time like"),
-    ({"carrier": "UA", "sched_dep": 7}, "sched_dep", "'sched_dep' must be a time like"),
+    ({"carrier": None, "sched_dep": NOON}, "carrier", "'carrier' must be text, not null"),
+    ({"carrier": 7, "sched_dep": NOON}, "carrier", "'carrier' must be text, not a number"),
+    ({"carrier": float("nan"), "sched_dep": NOON}, "carrier", "'carrier' must be a finite number"),
+    ({"carrier": "UA", "sched_dep": "noon"}, "sched_dep", TIME),
+    (
+        {"carrier": "UA", "sched_dep": 7},
+        "sched_dep",
+        f"{TIME}, not a number",
+    ),
     ({"carrier": "UA", "sched_dep": "0001-01-01T00:00:00+05:00"}, "sched_dep", "'sched_dep' is out of range"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": "7"}, "delay", "'delay' must be a number"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": True}, "delay", "'delay' must be a number"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": [7]}, "delay", "'delay' must be a number"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": 1e39}, "delay", "'delay' must be a number below 3.4e38"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": float("nan")}, "delay", "'delay' is not a finite number"),
-    ({"carrier": "UA", "sched_dep": NOON, "delay": float("-inf")}, "delay", "'delay' is not a finite number"),
-    ({"carrier": "UA", "sched_dep": NOON, "dely": 7}, "dely", "there is no field 'dely'. Did you mean 'delay'?"),
-    ({"carrier": "UA", "sched_dep": NOON, "late": 1}, "late", "there is no field 'late'."),
-    (7, None, "a record must be an object"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": "7"}, "delay", "'delay' must be a number, not text"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": True}, "delay", "'delay' must be a number, not true or false"),
+    ({"carrier": "UA", "sched_dep": NOON, "delay": [7]}, "delay", "'delay' must be a number, not a list"),
+    (
+        {"carrier": "UA", "sched_dep": NOON, "delay": 1e39},
+        "delay",
+        "'delay' must be a number between -3.4e38 and 3.4e38",
+    ),
+    (
+        {"carrier": "UA", "sched_dep": NOON, "delay": float("nan")},
+        "delay",
+        "'delay' must be a finite number; leave it out, or send null",
+    ),
+    (
+        {"carrier": "UA", "sched_dep": NOON, "delay": float("-inf")},
+        "delay",
+        "'delay' must be a finite number; leave it out, or send null",
+    ),
+    (
+        {"carrier": "UA", "sched_dep": NOON, "dely": 7},
+        "dely",
+        f"there is no field 'dely'. Did you mean 'delay'? {FIELDS}",
+    ),
+    ({"carrier": "UA", "sched_dep": NOON, "late": 1}, "late", f"there is no field 'late'. {FIELDS}"),
+    (7, None, "a record must be an object, {…}"),
 ]
 
 
@@ -129,10 +156,10 @@ BAD = [
 def test_a_bad_record_is_named(client, wrong, field, message):
     body = json.dumps({"records": [*records(2), wrong, *records(1)]})
     answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
-    told = answer.json()
-    assert answer.status_code == 422, told
-    assert told["error"].startswith(f"records[2]: {message}")
-    assert (told["record"], told.get("field")) == (2, field)
+    refused = answer.json()
+    assert answer.status_code == 422, refused
+    assert refused.pop("error") == f"records[2]: {message}"
+    assert refused == {"record": 2} | ({"field": field} if field else {})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +174,7 @@ def test_a_bad_record_is_named(client, wrong, field, message):
         (b'{"carrier": "UA"}', 422, 'the body must be {"records"'),
         (b'{"records": {}}', 422, 'the body must be {"records"'),
         (b'{"records": [], "more": 1}', 422, 'the body must be {"records"'),
-        (b'{"records": [' + b" " * 2**20 + b"]}", 413, "send fewer records at once"),
+        (b'{"records": [' + b" " * 2**21 + b"]}", 413, "more than 2097152 bytes; send fewer records at once"),
     ],
 )
 @pytest.mark.server
@@ -167,6 +194,37 @@ def test_only_json_is_read(client, tmp_path, kind):
     assert answer.status_code == 415
     assert kind in answer.json()["error"]
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.server
+def test_a_body_packed_by_gzip_is_read_and_a_bomb_is_not(client):
+    body = json.dumps({"records": records(3)}).encode()
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    answers = client.post("/predict", content=gzip.compress(body), headers=packed).raise_for_status().json()
+    assert [a["probability"] for a in answers] == expected(records(3))
+    for content, status, why in [
+        (gzip.compress(b" " * 2**28), 413, "more than 2097152 bytes"),  # 256 MB in 260 kB
+        (body, 400, "is not gzip"),
+        (gzip.compress(body)[:-9], 400, "is not gzip: it ends too early"),
+    ]:
+        refused = client.post("/predict", content=content, headers=packed)
+        assert (refused.status_code, why in refused.json()["error"]) == (status, True), refused.text
+    refused = client.post("/predict", content=body, headers=packed | {"content-encoding": "br"})
+    assert (refused.status_code, refused.json()["error"]) == (
+        415,
+        "the body is packed by br; send it by gzip, or as it is",
+    )
+
+
+@pytest.mark.server
+def test_a_request_within_the_limit_is_answered_whole_however_large(client):
+    """20,000 records are 313 batches, each of which may wait a second: together longer than that."""
+    sent = records(20_000)
+    answers = client.post("/predict", json={"records": sent}).raise_for_status().json()
+    assert [a["probability"] for a in answers] == expected(sent)
+    refused = client.post("/predict", json={"records": [*sent, *records(1)]})
+    assert refused.status_code == 413
+    assert refused.json()["error"] == "the request has 20,001 records, and the limit is 20,000; send fewer at once"
 
 
 def test_curl_without_a_header_is_understood(client):
@@ -214,7 +272,12 @@ def test_what_it_says_about_itself(client, registry):
     assert 'notebento_request_duration_seconds_bucket{endpoint="/predict"' in client.get("/metrics").text
     told = client.get("/docs.json").json()
     assert told["info"]["version"] == Registry.open(registry).champion()
-    record = told["components"]["schemas"]["Record"]
+    schemas = told["components"]["schemas"]
+    assert {"threshold", "decision", "degraded"} <= schemas["Answer"]["properties"].keys()
+    assert "/events" not in told["paths"] and "TableRows" not in schemas  # nothing is looked up for this version
+    record = schemas["Record"]
+    assert record["additionalProperties"] is False
+    assert record["properties"]["delay"]["anyOf"] == [LIMITED, {"type": "null"}]
     assert record["required"] == ["carrier", "sched_dep"]
     assert set(record["properties"]) >= {"delay", "hour", "tailnum"}
     shown = client.get("/").text
@@ -256,7 +319,8 @@ def test_a_version_that_answers_otherwise_is_never_ready(home, tmp_path):
 
 def test_deploy_refuses_what_cannot_be_served(registry, home):
     empty = RegistryConfig("empty")
-    with pytest.raises(UserError, match="nothing is registered yet\n  fix: notebento run"):
+    problem = "there is no champion to serve: nothing is registered in the ledger 'empty'\n  fix: .*: notebento run"
+    with pytest.raises(UserError, match=problem):
         deploy(empty, SETTINGS)
     with pytest.raises(UserError, match="there is no version 'v-nothing'"):
         deploy(registry, SETTINGS, "v-nothing")
@@ -264,8 +328,16 @@ def test_deploy_refuses_what_cannot_be_served(registry, home):
         serve = msgspec.structs.replace(SETTINGS, port=taken.getsockname()[1])
         with pytest.raises(UserError, match=f"cannot listen on.*\n  fix: another port: serve.port={serve.port + 1}"):
             deploy(registry, serve)
-    with pytest.raises(UserError, match="'localhost' is not an address"):
-        deploy(registry, msgspec.structs.replace(SETTINGS, host="localhost", port=free_port()))
+    with pytest.raises(UserError, match="'nowhere at all' is not an address of this machine"):
+        deploy(registry, msgspec.structs.replace(SETTINGS, host="nowhere at all", port=free_port()))
+
+
+@pytest.mark.server
+def test_the_name_of_an_address_is_one(registry):
+    serve = msgspec.structs.replace(SETTINGS, host="localhost", port=free_port())
+    folder = deploy(registry, serve)
+    with process(*server(folder, serve), folder, serve.port) as (_, client):
+        settled(client, "/readyz", 200)
 
 
 # ---- without a server
@@ -291,7 +363,7 @@ def responder(task: str, answer: np.ndarray, classes=None) -> Responder:
 
 def test_every_task_has_its_answer():
     schema = Signature(task="regression", target="t", numeric=("x",), categorical=())
-    asked = RecordReader(schema).read(b'{"records": [{"x": 1}]}')
+    asked = RecordReader(schema)(b'{"records": [{"x": 1}]}')
     regression = responder("regression", np.float32(7.5)).answers(asked)
     said = json.loads(msgspec.json.encode(regression))[0]
     assert said.keys() == {"prediction_id", "prediction", "version", "variant"}
@@ -310,9 +382,9 @@ def test_names_may_be_anything():
     names = ("sepal length (cm)", "class", "f0", "é ✈", "a`b")
     reader = RecordReader(Signature(task="regression", target="t", numeric=names, categorical=()))
     body = {"records": [{name: float(i) for i, name in enumerate(names)}]}
-    assert reader.frame(reader.read(json.dumps(body).encode())).row(0) == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert record_table(reader(json.dumps(body).encode()), reader.fields).row(0) == (0.0, 1.0, 2.0, 3.0, 4.0)
     with pytest.raises(RequestError) as error:
-        reader.read(json.dumps({"records": [{"sepal length (cm)": "x"}]}).encode())
+        reader(json.dumps({"records": [{"sepal length (cm)": "x"}]}).encode())
     assert error.value.field == "sepal length (cm)"
 
 
@@ -329,14 +401,14 @@ def test_no_body_gets_past_or_through(home, value, noise, noisy):
     made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
     refused = None
     try:
-        asked = made.reader.read(body)
+        asked = made.reader(body)
     except RequestError as e:
         refused = e
     if refused is None:
         assert len(made.answers(asked)) == len(asked)
     else:
         assert refused.status in (400, 422)
-        assert refused.body["error"]
+        assert refused.body.error
 
 
 @settings(max_examples=100, deadline=None)
@@ -349,7 +421,7 @@ def test_every_good_record_is_answered(home, carrier, moment, delay):
         return
     made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
     if carrier != "BOOM":
-        assert 0 <= made.answers(made.reader.read(body))[0].probability <= 1
+        assert 0 <= made.answers(made.reader(body))[0].probability <= 1
 
 
 def test_a_feature_that_is_computed_otherwise_is_refused_by_its_name(home):
@@ -365,9 +437,9 @@ def test_a_feature_that_is_computed_otherwise_is_refused_by_its_name(home):
 def test_an_example_that_no_client_could_send_is_left_out(home):
     cases, examples = golden_of_the_toy()
     made = Responder(toy_graph(), "v-1", build(SCHEMA.features))
-    rows, batch = as_batch(made, examples.with_columns(carrier=pl.Series([None, "B6"])))
-    assert (rows, [fields["carrier"] for fields in batch.fields]) == ([1], ["B6"])
-    assert as_batch(made, examples.drop("carrier"))[0] == []
+    rows, kept, _ = as_requests(made, examples.with_columns(carrier=pl.Series([None, "B6"])))
+    assert (rows, [record.fields["carrier"] for record in kept]) == ([1], ["B6"])
+    assert as_requests(made, examples.drop("carrier"))[0] == []
     check_golden(made, cases, examples.drop("carrier"))
 
 

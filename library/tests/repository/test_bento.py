@@ -25,8 +25,7 @@ from serving_toys import (
 from stores import free_port
 
 import notebento
-from notebento.core.errors import NotebentoError
-from notebento.registry.registry import Lineage, Registry, Version
+from notebento.registry.registry import Registry
 from notebento.serving.bento import build_bento
 from notebento.serving.deploy import deploy, server
 from notebento.serving.service import ENVIRONMENT, Deployment
@@ -129,15 +128,6 @@ def test_a_bento_holds_what_its_containerfile_takes(bento):
     assert "redis" in needed
     assert "torch" not in needed
     assert not list(bento.rglob("*.whl"))
-
-
-def test_a_bento_that_cannot_be_built_says_why(home, registry, repository, tmp_path):
-    shutil.copytree(repository / "bentos" / "service", tmp_path / "bentos" / "service")
-    (tmp_path / "bentos" / "service" / "service.py").write_text("raise OSError('no such service')")
-    (tmp_path / "requirements.lock").touch()
-    version = Version("v-1", "", "toy", "", Lineage(), {}, {})
-    with pytest.raises(NotebentoError, match="(?s)could not be built:.*no such service.*fix: see bentos/service/"):
-        build_bento(tmp_path / "out", Registry.open(registry).bundle("champion"), None, version, DEPLOYMENT, tmp_path)
 
 
 @pytest.mark.nightly

@@ -14,8 +14,8 @@ from rich.table import Column, Table
 
 from notebento.cli.options import AsJson, AsPage, DryRun, Overrides, counted, err, out, print_json
 from notebento.core.compose import compose
-from notebento.core.config import build
-from notebento.core.errors import GateError, UserError
+from notebento.core.config import Config, build
+from notebento.core.errors import GateError, NotebentoError, UserError
 from notebento.core.runs import Subject, elsewhere, newest_artifacts, newest_run, subject_of
 
 app = typer.Typer(no_args_is_help=True, help="The feature store: what a model gets, offline and online.")
@@ -141,6 +141,23 @@ def materialize(
     if others := [each.states for definition, each in held.items() if definition != store.layout.digest.hex()]:
         what = f"{sum(others):,} states of {counted(len(others), 'other definition')}"
         err.print(f"{what}: notebento features gc removes what nobody needs", highlight=False, soft_wrap=True)
+
+
+def fill_for(home: Path, config: Config) -> None:
+    """Fill the feature store of the server in `home` when it is empty, and say so. Without it the server still answers."""
+    from notebento.serving.deploy import fill_store
+
+    began = time.perf_counter()
+    with _bar(None, datetime.now(UTC), quiet=False) as watch:
+        try:
+            done = fill_store(home, config.registry, config.data, watch)
+        except NotebentoError as e:
+            err.print(f"the feature store was not filled, answers will be degraded: {e}", markup=False, soft_wrap=True)
+            return
+    if done:
+        what = f"{done.rows:,} rows made {done.states:,} states in {time.perf_counter() - began:.1f} s"
+        text = f"the feature store was empty and is filled up to {done.clock:%Y-%m-%d %H:%M} UTC: {what}"
+        out.print(text, highlight=False, soft_wrap=True)
 
 
 @app.command()

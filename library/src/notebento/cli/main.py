@@ -178,13 +178,21 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; serve.host by default.")] = "",
     port: Annotated[int | None, typer.Option(help="Port to listen on; serve.port by default.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of processes; serve.workers by default.")] = None,
+    materialize: Annotated[bool, typer.Option(help="Fill the feature store when it is empty.")] = True,
 ) -> None:
-    """Answer predictions over HTTP with the champion."""
-    from notebento.serving.deploy import serve_forever
+    """Answer predictions over HTTP with the champion.
+
+    A feature store that is empty for this version is filled first, from the snapshot that the version learned from.
+    """
+    from notebento.serving.deploy import deploy, serve_forever
 
     options = {"host": host or None, "port": port, "workers": workers}
     given = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
-    serve_forever(compose([*(overrides or []), *given]), version)
+    config = compose([*(overrides or []), *given])
+    home = deploy(config.registry, config.serve, version, config.store, config.data)
+    if materialize:
+        features.fill_for(home, config)
+    serve_forever(home, config.serve)
 
 
 @app.command()

@@ -313,6 +313,7 @@ class ServeConfig(Frozen, frozen=True):
     max_batch_size: Count = 64  # records that one call of the model may hold
     max_latency_ms: Count = 5000  # a request that would wait longer is refused with 503
     max_body_mb: Count = 8  # a larger request is refused with 413
+    max_records: Count = 50_000  # in one request; more are refused with 413
     service: Node = Node({"_target_": "notebento.serving.service.Service"})  # the class that BentoML serves
 
 # %% ../../../nbs/core/config.ipynb #6b881777

@@ -19,6 +19,7 @@ from ..features.schema import FeatureSet
 from ..online.backends import StoreError
 from ..online.rows import RowError, RowReader, event_time, row_readers
 from ..online.store import FeatureStore
+from .request import TIME
 
 # %% ../../../nbs/serving/inbox.ipynb #1b9f1263
 class TableRows(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,7 +27,7 @@ class TableRows(msgspec.Struct, forbid_unknown_fields=True):
 
     table: str
     rows: list[msgspec.Raw]
-    at: int | datetime | None = None
+    at: int | TIME | None = None
 
 # %% ../../../nbs/serving/inbox.ipynb #409dc260
 class Ingested(msgspec.Struct):
