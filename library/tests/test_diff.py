@@ -13,7 +13,7 @@ from rich.console import Console
 from notebento.core.artifacts import Manifest, StageRecord, describe, save
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare, first_difference, table_change
-from notebento.pipeline.comparison import blocks, shown
+from notebento.pipeline.comparison import blocks, renderable
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
@@ -106,5 +106,5 @@ def test_long_lists_are_cut(tmp_path):
     old = run_of(tmp_path / "old", pl.DataFrame({"id": [1], **wide}), 0.1)
     new = run_of(tmp_path / "new", pl.DataFrame({"id": [1], **{c: [-1] for c in wide}}), 0.2)
     console = Console(width=100, record=True, file=StringIO())
-    console.print(shown(blocks(compare(old, new, Cache(tmp_path / "cache")))))
+    console.print(renderable(blocks(compare(old, new, Cache(tmp_path / "cache")))))
     assert "… and 28 more" in console.export_text()

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebento.core.artifacts import Manifest, StageRecord, describe, save
-from notebento.core.html import page, tag
+from notebento.core.html import Html, from_template, page
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare
 from notebento.pipeline.comparison import sweep_rows, write_comparison, write_sweep
 from notebento.pipeline.drawing import dag, edges, layers
-from notebento.pipeline.rendering import cleaned, render
+from notebento.pipeline.rendering import Picture, cleaned, render
 from notebento.pipeline.report import summary, write_report
 from notebento.pipeline.terminal import stage_lines
 
@@ -151,19 +151,25 @@ def test_cleaned_html_is_harmless(text):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(), st.text())
-def test_an_element_holds_its_text_and_attributes_as_they_are(text, value):
-    found = Reader(tag("td", text, title=value))
+@given(st.text(), st.text(min_size=1))
+def test_a_template_holds_its_text_and_attributes_as_they_are(text, value):
+    found = Reader(from_template("cell.html.j2", **a_cell(text, value)))
     assert found.balanced
-    assert [n for n, _ in found.seen] == ["td"]
-    assert found.seen[0][1] == {"title": value}
+    assert [n for n, _ in found.seen] == ["details", "summary", "code", "pre", "code", "figure", "div", "img", "figcaption"]
+    assert dict(found.seen)["img"]["alt"] == value
+
+
+def a_cell(first: str, caption: str) -> dict:
+    """What the template of a cell shows: a line of code, and a picture with a caption."""
+    picture = Picture("data:image/png;base64,", None, caption)
+    return {"first": first, "code": first, "outputs": [("picture", picture)], "failed": False}
 
 
 @pytest.mark.server
 def test_a_page_fits_a_phone(tmp_path):
     report = write_report(hostile_run(tmp_path), {HOSTILE: failing(tmp_path)}).read_text()
     (tmp_path / "report.html").write_text(report.replace("<details", "<details open"))
-    (tmp_path / "wide.html").write_text(page("wide", tag("div", "x", style="width: 900px")))
+    (tmp_path / "wide.html").write_text(page("base.html.j2", "wide", body=Html("<div style='width: 900px'>x</div>")))
     frame = "<iframe src='{}.html' style='width: 360px; height: 800px; border: 0'></iframe>"
     (tmp_path / "frame.html").write_text(f"""{frame.format("report")}{frame.format("wide")}<p></p><script>
         const over = f => f.contentDocument.documentElement.scrollWidth - f.contentDocument.documentElement.clientWidth
@@ -243,4 +249,4 @@ def test_what_only_scripts_draw_is_shown_as_text(tmp_path):
 
 
 def test_a_page_is_one_document():
-    assert Reader(page("a", "b")).balanced
+    assert Reader(page("base.html.j2", "a", body="b")).balanced

@@ -82,7 +82,7 @@ def diff(
     if as_json:
         print_json(found)
     else:
-        out.print(comparison.shown(comparison.blocks(found)))
+        out.print(comparison.renderable(comparison.blocks(found)))
     if html:
         err.print(shown(comparison.write_comparison(found, html)), highlight=False)
 

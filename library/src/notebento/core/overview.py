@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from .html import Html, folded, joined, tag
+from .html import Html, from_template
 
 # %% ../../../nbs/core/overview.ipynb #d4f80dac
 class Standing(msgspec.Struct, frozen=True):
@@ -24,17 +24,9 @@ class Standing(msgspec.Struct, frozen=True):
     reasons: Sequence[str] = ()
 
 # %% ../../../nbs/core/overview.ipynb #764861b4
-_SHOWN = 4  # reasons; the others are folded
-
-
 def standing_html(standing: Standing) -> Html:
     """The state and the reasons for it, of many the first few."""
-    state, reasons = tag("b", standing.state), list(standing.reasons)
-    if len(reasons) < 2:
-        return joined(state, *(f": {reason}" for reason in reasons))
-    items = [tag("li", reason) for reason in reasons]
-    more = [folded(f"{len(items) - _SHOWN} more reasons", tag("ul", *items[_SHOWN:]))] if len(items) > _SHOWN else []
-    return joined(state, tag("ul", *items[:_SHOWN]), *more)
+    return from_template("standing.html.j2", state=standing.state, reasons=list(standing.reasons), most=4)
 
 # %% ../../../nbs/core/overview.ipynb #f4933c3e
 _DIGITS = 8  # of a digest: enough to see that two differ
@@ -53,30 +45,22 @@ class Overview(msgspec.Struct, frozen=True):
 # %% ../../../nbs/core/overview.ipynb #40317e4c
 def overview_html(overview: Overview, folder: Path) -> Html:
     """The overview as a table, for a notebook in `folder`."""
-    inputs = [joined(name, " ", tag("code", digest[:_DIGITS])) for name, digest in overview.inputs.items()]
-    rows = {
-        "stage": tag("b", overview.stage),
-        "run": overview.run,
-        "result": standing_html(overview.standing),
-        "inputs": _listed(inputs) or "none",
-        "outputs": _listed(overview.outputs),
-        "report": overview.report and page_link(overview.report, folder),
-    }
-    left = {"style": "text-align: left; vertical-align: top"}
-    lines = ((tag("th", name, **left), tag("td", value, **left)) for name, value in rows.items() if value)
-    return tag("table", *(tag("tr", *line) for line in lines))
+    return from_template(
+        "overview.html.j2",
+        overview=overview,
+        digits=_DIGITS,
+        standing=standing_html(overview.standing),
+        report=page_link(overview.report, folder) if overview.report else "",
+    )
 
 # %% ../../../nbs/core/overview.ipynb #d60f0ee8
-def _listed(items: Sequence[object]) -> Html:
-    return joined(*[part for item in items for part in (", ", item)][1:])
-
-
 def page_link(page: Path, folder: Path) -> Html:
     """A link to `page` from a notebook in `folder`; its path where it is outside of the project or the run."""
     page, folder = page.resolve(), folder.resolve()
     if not page.is_relative_to(folder.parent):
-        return tag("code", page)
-    return tag("a", page.relative_to(folder.parent), href=quote(os.path.relpath(page, folder)))
+        return from_template("link.html.j2", text=str(page), href="")
+    href = quote(os.path.relpath(page, folder))
+    return from_template("link.html.j2", text=str(page.relative_to(folder.parent)), href=href)
 
 # %% ../../../nbs/core/overview.ipynb #875c3fa0
 def overview_text(overview: Overview) -> str:

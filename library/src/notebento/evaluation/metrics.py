@@ -32,6 +32,11 @@ class Interval(msgspec.Struct, frozen=True):
         return format(self, "")
 
     @property
+    def point(self) -> str:
+        """The value alone."""
+        return str(Interval(self.value))
+
+    @property
     def bounds(self) -> str:
         """The interval alone."""
         return self._bounds("")

@@ -38,13 +38,13 @@ def reliability_plot(target: np.ndarray, answers: Mapping[str, np.ndarray], grou
 # %% ../../../nbs/evaluation/plots.ipynb #1e8f6272
 def curves_plot(target: np.ndarray, answers: Mapping[str, np.ndarray]) -> Figure:
     """ROC, precision and recall, and gain."""
-    fig, axes = plt.subplots(1, 3, figsize=(12, 4))
+    fig, axes = plt.subplots(1, 3, figsize=(10, 3.6))
     for name, p in answers.items():
         _curves(axes, name, *Ranking(target, p)(np.ones(len(p), np.int64)))
     roc, precision, gain = axes
-    roc.set(title="ROC", xlabel="share of the negatives above the cut", ylabel="share of the positives above the cut")
+    roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     precision.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1))
-    gain.set(title="Gain", xlabel="share of the rows looked at", ylabel="share of the positives found")
+    gain.set(title="Gain", xlabel="share of the rows inspected", ylabel="share of the positives found")
     for ax in (roc, gain):
         ax.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
     gain.legend()
@@ -89,11 +89,26 @@ def confusion_plot(target: np.ndarray, answer: np.ndarray, classes: Sequence[Any
 # %% ../../../nbs/evaluation/plots.ipynb #c735c12b
 def result_plots(
     task: str, target: np.ndarray, answers: Mapping[str, np.ndarray], classes: Sequence[Any] = ()
-) -> list[Figure]:
-    """What each model's answers look like; of other than yes-or-no targets, the answers of ours."""
+) -> dict[str, Figure]:
+    """Captions and figures of what each model's answers look like; unless the task is binary, of ours alone."""
     if task == "regression":
-        return [scatter_plot(target, answers[OURS])]
-    if task == "multiclass":
-        return [confusion_plot(target, answers[OURS], classes)]
-    varying = {name: p for name, p in answers.items() if p.min() < p.max()}
-    return [reliability_plot(target, varying), curves_plot(target, answers)]
+        figures = {
+            "Actual against predicted values: on the dashed line a prediction is right.": scatter_plot(
+                target, answers[OURS]
+            )
+        }
+    elif task == "multiclass":
+        caption = "Rows of each class by the class that was predicted: on the diagonal it was right."
+        figures = {caption: confusion_plot(target, answers[OURS], classes)}
+    else:
+        varying = {name: p for name, p in answers.items() if p.min() < p.max()}
+        figures = {_RELIABILITY: reliability_plot(target, varying), _CURVES: curves_plot(target, answers)}
+    for figure in figures.values():
+        plt.close(figure)
+    return figures
+
+
+_RELIABILITY = "Reliability: on the dashed line, a predicted probability is the share that happened."
+_CURVES = (
+    "What each model finds and at what price: ROC, precision and recall, and gain, for a limited number of inspections."
+)

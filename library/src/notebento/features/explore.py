@@ -72,20 +72,20 @@ def plot_rates(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr,
     """The target along each of the features."""
     import matplotlib.pyplot as plt
 
-    down = -(-len(about) // 4)
-    fig, axes = plt.subplots(down, 4, figsize=(10, 2.2 * down), squeeze=False, layout="constrained", sharey=True)
+    down = -(-len(about) // 3)
+    fig, axes = plt.subplots(down, 3, figsize=(10, 2.5 * down), squeeze=False, layout="constrained", sharey=True)
     for ax, (name, feature) in zip(axes.flat, about.items(), strict=False):
         groups = rates(table, name, answer)
         draw = ax.bar if feature.categorical else partial(ax.plot, marker="o", markersize=3)
         draw(groups["value"].to_list(), groups["rate"].to_list())
-        ax.set_title(name, fontsize=8)
-        ax.set_xlabel(feature.unit, fontsize=7)
-        ax.tick_params(labelsize=6)
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel(feature.unit, fontsize=9)
+        ax.tick_params(labelsize=8)
         if feature.categorical:
             ax.tick_params(axis="x", rotation=90 if any(len(str(v)) > 3 for v in groups["value"]) else 0)
     for ax in axes.flat[len(about) :]:
         ax.set_visible(False)
-    fig.supylabel(label, fontsize=8)
+    fig.supylabel(label, fontsize=10)
     plt.close(fig)
     return fig
 

@@ -22,7 +22,7 @@ from ..evaluation.metrics import OURS, PartMetrics
 from .cache import Cache, Record, files_of
 from .drawing import cut, declared_in, state
 from .keys import locked
-from .report import results
+from .outcome import results
 
 # %% ../../../nbs/pipeline/compare.ipynb #96e13f72
 def _table_difference(a: Path, b: Path) -> str:
