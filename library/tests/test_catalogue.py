@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import morning
+import msgspec
 import numpy as np
 import onnx.parser
 import polars as pl
@@ -22,7 +23,7 @@ from notebento.features.expectations import Expectation, Watch, expectations, to
 from notebento.features.schema import FeatureSet, Field
 from notebento.features.views import Events, Table, Value, View, count, maximum, mean, share, since, total
 from notebento.models.bundle import Graph, Signature
-from notebento.registry.catalogue import entries, features_page, gather, newest
+from notebento.registry.catalogue import entries, features_page, gather, grouped, newest
 
 NOON = datetime(2013, 7, 4, 12, tzinfo=UTC)
 CONTRACTS = {"weather": TableContract(columns={"temp": ColumnContract(min=-40, max=130)})}
@@ -237,17 +238,35 @@ def test_the_page_holds_everything_and_nothing_foreign():
     assert shown.text.index("w_top_1h") < shown.text.index("w_n_1h")  # what matters most comes first
 
 
+def test_features_are_grouped_by_view_and_the_most_important_group_comes_first():
+    listed = entries(small(), {}, None, {"frost": 0.01, "w_temp_1h": 0.02})
+    groups = grouped(listed)
+    assert [(group.name, len(group.entries)) for group in groups] == [("w", 7), ("derived", 1), ("from the record", 1)]
+    assert groups[0].entries[0].feature == "w_temp_1h" and groups[0].about == "weather by airport"
+    text = features_page(listed, "Features")
+    assert text.count('<details class="group">') == 3 and "9 features in 3 groups" in text  # all of them closed
+
+
+def test_a_feature_called_like_an_element_is_text():
+    listed = [msgspec.structs.replace(e, feature="<script>", view="<script>") for e in entries(small(), {})]
+    page, script = features_page(listed, "Features").split("</main>")
+    assert "<script>" not in page and "<code>&lt;script&gt;</code>" in page and script.count("<script>") == 1
+
+
 @pytest.mark.server
 def test_the_page_finds_features(tmp_path):
     """Its script runs, although its policy forbids scripts, and shows what holds every word."""
     (tmp_path / "page.html").write_text(features_page(entries(small(), {}), "Features"))
-    (tmp_path / "frame.html").write_text("""<iframe src="page.html"></iframe><p></p><script>
+    (tmp_path / "frame.html").write_text("""<iframe src="page.html" width="360"></iframe><p></p><script>
         onload = () => {
             const page = document.querySelector("iframe").contentDocument, find = page.querySelector("input")
             find.value = "TEMP mean"; find.dispatchEvent(new Event("input"))
-            const found = page.querySelectorAll("article:not([hidden]) h3 code")
-            document.querySelector("p").textContent = [...found].map(code => code.textContent).join(" ") }</script>""")
-    assert re.findall("<p>(.*)</p>", after_loading(tmp_path / "frame.html")) == ["w_temp_1h frost"]
+            const found = page.querySelectorAll("details[open] article:not([hidden]) h3 code")
+            const texts = [...found].map(code => code.textContent)
+            texts.push([...page.querySelectorAll(".group")].filter(g => g.hidden).length + " hidden")
+            texts.push(page.documentElement.scrollWidth > 360 ? "scrolls" : "fits")
+            document.querySelector("p").textContent = texts.join(" ") }</script>""")
+    assert re.findall("<p>(.*)</p>", after_loading(tmp_path / "frame.html")) == ["w_temp_1h frost 1 hidden fits"]
 
 
 def test_before_there_is_any_run_the_definitions_are_all_there_is(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from notebento.pipeline.compare import compare
 from notebento.pipeline.comparison import sweep_rows, write_comparison, write_sweep
 from notebento.pipeline.drawing import dag, edges, layers
 from notebento.pipeline.rendering import Picture, cleaned, render
-from notebento.pipeline.report import summary, write_report
+from notebento.pipeline.report import first_screen, summary, write_report
 from notebento.pipeline.terminal import stage_lines
 
 HOSTILE = "</details></main><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>&"
@@ -115,6 +115,75 @@ def test_nothing_that_somebody_wrote_runs_or_breaks_out(tmp_path):
     assert harmless(write_comparison(compare(run_dir, run_dir, Cache(tmp_path)), tmp_path / "c.html").read_text())
 
 
+def judged_run(folder: Path, *checks: dict, status: str = "done", failed: str = "") -> Path:
+    """A run whose gate made `checks`, and whose model was compared with a baseline and with the champion."""
+    gate = {"passed": all(c["passed"] for c in checks), "checks": checks}
+    gate["reasons"] = [c["reason"] for c in checks if not c["passed"]]
+    metrics = {"test": {"notebento": {"loss": VALUE}, "<script>": {"loss": VALUE | {"value": 0.4}}}}
+    gains = {"<script>": {"loss": BELOW_ZERO}, "champion": {"loss": BELOW_ZERO | {"low": -0.2, "high": 0.1}}}
+    files = {
+        "gate.json": gate,
+        "metrics.json": metrics,
+        "comparison.json": {"differences": {"test": gains}, "better": {"loss": "lower"}},
+        "split.json": {"rows": {"train": 1234, "test": 56}, "test": ["2013-03-01T04:00:00+00:00", "2013-04-01"]},
+    }
+    made = {name: describe(save(folder / name, value), folder, compared=True) for name, value in files.items()}
+    stages = {"evaluate": StageRecord("07.ipynb", "done", notices=["<b> rows"], why=["it never ran"], artifacts=made)}
+    stages |= {name: StageRecord("x.ipynb", "failed", why=["it never ran"]) for name in [failed] if name}
+    stages |= {name: StageRecord("x.ipynb", "skipped") for name in ("register", "bento")}
+    Manifest("r1", status, "abc", False, [], "x", {}, {}, stages).write(folder)
+    return folder
+
+
+VALUE, BELOW_ZERO = {"value": 0.5, "low": 0.4, "high": 0.6}, {"value": -0.1, "low": -0.2, "high": -0.05}
+PASSES = {"name": "loss max", "passed": True, "value": 0.5, "limit": 0.7, "reason": "loss 0.5000 is at most 0.7"}
+FAILS = {"name": "loss max", "passed": False, "value": 0.5, "limit": 0.3, "reason": "loss 0.5000 is above 0.3"}
+
+
+@pytest.mark.parametrize(
+    ("checks", "failed", "verdict", "why"),
+    [
+        ([PASSES], "", "✓ This model may ship", "it passed the one check of the gate"),
+        ([PASSES, FAILS], "", "✗ This model does not ship", "loss 0.5000 is above 0.3"),
+        ([PASSES], "package", "✗ This model does not ship", "the run failed in package, after the model passed"),
+    ],
+)
+def test_the_first_screen_says_whether_the_model_ships_and_why(tmp_path, checks, failed, verdict, why):
+    run_dir = judged_run(tmp_path, *checks, failed=failed)
+    text = write_report(run_dir, {}).read_text()
+    assert verdict in text and f"Why: {why}" in text
+    assert text.index(verdict) < text.index("at most 0.7") < text.index("How good it is") < text.index("What ran")
+    assert verdict[2:] in summary(run_dir) and why in summary(run_dir)
+
+
+def test_the_first_screen_has_numbers_limits_rivals_data_and_cautions(tmp_path):
+    screen = first_screen(Manifest.read(judged_run(tmp_path, PASSES, FAILS)), tmp_path)
+    assert harmless(screen)
+    row = "<td>loss</td><td>0.5000</td><td>at most 0.7</td>"
+    assert row in screen and row.replace("0.7", "0.3") in screen
+    assert "ours is worse by 0.1000" in screen and "no clear difference" in screen
+    assert screen.count('"loss">0.4000') == 2  # the baseline's, and the champion's: ours loses 0.1, and less is better
+    assert "1,234" in screen and "2013-03-01" in screen
+    assert "evaluate: &lt;b&gt; rows" in screen and "worse than &lt;script&gt;: loss by 0.1000" in screen
+
+
+def test_a_first_run_and_stages_that_did_not_run_are_no_noise(tmp_path):
+    text = write_report(judged_run(tmp_path, FAILS, failed="package"), {}).read_text()
+    assert text.count("Did not run: register, bento.") == 1
+    assert text.count("it never ran") == 2  # among the facts of a stage, which are folded
+    assert '<div class="quiet">it never ran' not in text and "never ran" not in summary(tmp_path)
+
+
+@pytest.mark.parametrize("said", ["#| fig-cap: Two plots.\n", ""])
+def test_no_two_figures_have_the_same_caption(tmp_path, said):
+    image = {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo"}}
+    titled = image | {"metadata": {"caption": "Gain <b>"}}
+    text = render(notebook(tmp_path / "x.ipynb", ("overrides = []", []), (f"{said}draw()", [image, titled, image])))
+    captions = re.findall("<figcaption>(.*)</figcaption>", text)
+    assert captions == (["Two plots (1 of 3)", "Gain &lt;b&gt;", "Two plots (3 of 3)"] if said else ["Gain &lt;b&gt;"])
+    assert re.findall('alt="(.*?)"', text) == (captions if said else ["", *captions, ""])
+
+
 PIECES = [
     "<",
     ">",
@@ -155,7 +224,7 @@ def test_cleaned_html_is_harmless(text):
 def test_a_template_holds_its_text_and_attributes_as_they_are(text, value):
     found = Reader(from_template("cell.html.j2", **a_cell(text, value)))
     assert found.balanced
-    assert [n for n, _ in found.seen] == ["details", "summary", "code", "pre", "code", "figure", "div", "img", "figcaption"]
+    assert " ".join(n for n, _ in found.seen) == "details summary code pre code figure div img figcaption"
     assert dict(found.seen)["img"]["alt"] == value
 
 

@@ -72,7 +72,7 @@ class Picture(NamedTuple):
     width: int | None
     caption: str
 
-
+# %% ../../../nbs/pipeline/rendering.ipynb #d140cc32
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
 
 
@@ -83,8 +83,15 @@ def picture(data: Mapping[str, Any], caption: str = "") -> Picture | None:
         return None
     body = "".join(data[kind])
     encoded = b64encode(body.encode()).decode() if kind == "image/svg+xml" else "".join(body.split())
-    width = int.from_bytes(b64decode(encoded[:32])[16:20]) if kind == "image/png" else None
-    return Picture(f"data:{kind};base64,{encoded}", width, caption)
+    return Picture(f"data:{kind};base64,{encoded}", _png_width(encoded) if kind == "image/png" else None, caption)
+
+# %% ../../../nbs/pipeline/rendering.ipynb #e5c22d8a
+def _png_width(encoded: str) -> int | None:
+    """What the header of a PNG says; None when it is broken, which is for the browser to show."""
+    try:
+        return int.from_bytes(b64decode(encoded[:32])[16:20]) or None
+    except ValueError:
+        return None
 
 # %% ../../../nbs/pipeline/rendering.ipynb #10002f9e
 def prose(text: str) -> Html:

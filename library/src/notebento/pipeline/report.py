@@ -12,35 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.artifacts import Artifact, Manifest, StageRecord, save
+from ..core.artifacts import Manifest, StageRecord, save
 from ..core.config import leaves
 from ..core.html import Html, from_template, page
 from ..evaluation.metrics import Interval, PartMetrics
+from . import outcome
 from .drawing import cut, dag, duration, extent, state, whisker
 from .keys import NEVER_RAN
-from notebento.pipeline.outcome import (
-    about_data,
-    cautions,
-    gate_result,
-    headline_table,
-    parts_of_data,
-    ranked,
-    release,
-    results,
-)
+from .outcome import ranked, results
 from .rendering import FAILED, FIGURE
 
 # %% ../../../nbs/pipeline/report.ipynb #791cd58c
 def first_screen(manifest: Manifest, run_dir: Path) -> Html:
     """Whether the model of a run should ship, and what that rests on."""
+    gate = outcome.gate_result(manifest, run_dir)
     return from_template(
         "first_screen.html.j2",
-        release=release(manifest, run_dir),
-        checks=checks.checks if (checks := gate_result(manifest, run_dir)) else [],
-        cautions=list(cautions(manifest, run_dir)),
-        headline=headline_table(manifest, run_dir),
-        parts_of_data=parts_of_data(manifest, run_dir),
-        about=about_data(manifest),
+        release=outcome.release(manifest, run_dir),
+        checks=gate.checks if gate else [],
+        cautions=list(outcome.cautions(manifest, run_dir)),
+        headline=outcome.headline_table(manifest, run_dir),
+        parts_of_data=outcome.parts_of_data(manifest, run_dir),
+        about=outcome.about_data(manifest),
     )
 
 # %% ../../../nbs/pipeline/report.ipynb #08bfef27
@@ -166,7 +159,7 @@ def _told(manifest: Manifest) -> str:
 def summary(run_dir: Path) -> str:
     """The report in a few lines of Markdown."""
     manifest = Manifest.read(run_dir)
-    verdict = release(manifest, run_dir)
+    verdict = outcome.release(manifest, run_dir)
     lines = [f"## {_said(_project(manifest))}: {verdict.headline}", ""]
     lines += [
         f"{'; '.join(map(_said, verdict.why))}.",
@@ -174,7 +167,7 @@ def summary(run_dir: Path) -> str:
         f"`{manifest.run_id}` · {manifest.status} · {_told(manifest)}",
         "",
     ]
-    lines += [f"- {_said(caution)}" for caution in cautions(manifest, run_dir)]
+    lines += [f"- {_said(caution)}" for caution in outcome.cautions(manifest, run_dir)]
     metrics = results(manifest, run_dir)[0].get("test", {})
     models = ranked(metrics)
     names = dict.fromkeys(m for measured in metrics.values() for m in measured)
