@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace as replace_inputs
 from sklearn import metrics as sk
 
 from notebento.core.config import BoundConfig, EvaluateConfig
 from notebento.core.errors import UserError
-from notebento.evaluation.baselines import Resources, Ridge, fit_baselines
+from notebento.evaluation.baselines import Resources, Ridge, compared_in_gate, fit_baselines
 from notebento.evaluation.benchmark import benchmark, comparable_champion, comparison, predictions, resamples
 from notebento.evaluation.bootstrap import (
     Binary,
@@ -26,10 +28,17 @@ from notebento.evaluation.bootstrap import (
     intervals,
     measure,
 )
-from notebento.evaluation.gate import bound_checks, champion_checks, champion_obstacle, gate_verdict
+from notebento.evaluation.gate import (
+    baseline_checks,
+    bound_checks,
+    champion_checks,
+    champion_obstacle,
+    gate_verdict,
+    undefined_because,
+)
 from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric, directions, headline_names
 from notebento.evaluation.slices import slice_values, slices
-from notebento.models.base import Rows
+from notebento.models.base import Inputs, Rows
 from notebento.models.bundle import Signature
 
 METRICS_OF_YES_OR_NO = METRICS["binary"]
@@ -167,8 +176,10 @@ def test_one_class_has_no_auc_and_says_so():
     metrics = METRICS_OF_YES_OR_NO
     values = bootstrap(metrics, {"it": Binary(np.ones(50, int), np.full(50, 0.9))}, Resamples(20, 0))["it"]
     assert list(intervals(metrics, values)) == ["average_precision", "log_loss", "brier", "ece"]
-    (check,) = bound_checks({"auc": BoundConfig(min=0.5)}, intervals(metrics, values), metrics)
-    assert (check["passed"], check["reason"]) == (False, "auc is not defined on these rows")
+    (check,) = bound_checks({"auc": BoundConfig(min=0.5)}, intervals(metrics, values), metrics, "no row is late")
+    assert not check["passed"]
+    assert check["reason"].startswith("auc is not defined on the test part: no row is late; ")
+    assert "'~evaluate.gate.auc'" in check["reason"]
 
 
 def test_slices_have_their_rows_and_leave_out_the_tiny():
@@ -208,10 +219,48 @@ def test_gate_and_the_champion():
     unsure, worse = Improvement(-0.001, -0.003, 0.001), Improvement(-0.004, -0.006, -0.002)
     assert gate_verdict(champion_checks({"auc": unsure}, ""))["passed"]
     said = gate_verdict(champion_checks({"auc": unsure, "log_loss": worse}, ""))
-    assert said["reasons"] == ["log_loss: worse than the champion, improvement -0.0040 (-0.0060 to -0.0020)"]
+    assert said["reasons"] == ["log_loss is worse than the champion by 0.0040 (0.0020 to 0.0060)"]
     (check,) = champion_checks({}, "it needs columns that this run does not make: snow")
     assert check["passed"]
     assert check["reason"] == "not compared: it needs columns that this run does not make: snow"
+
+
+def test_the_gate_refuses_what_is_significantly_worse_than_a_simple_baseline():
+    unsure, worse = Improvement(-0.07, -0.17, 0.0), Improvement(-0.299, -0.419, -0.197)
+    found = {"logistic": {"auc": unsure, "log_loss": worse}, "lightgbm": {"log_loss": worse}}
+    nodes = {name: {"_target_": f"notebento.evaluation.baselines.{name.title()}"} for name in ("constant", "logistic")}
+    nodes["lightgbm"] = {"_target_": "notebento.models.lightgbm.LightGBM"}
+    names = {kind: compared_in_gate(nodes, kind) for kind in ("none", "simple", "all")}
+    assert names == {"none": [], "simple": ["constant", "logistic"], "all": ["constant", "logistic", "lightgbm"]}
+    reasons = {kind: gate_verdict(baseline_checks(found, names[kind]))["reasons"] for kind in names}
+    assert reasons["none"] == [] and len(reasons["all"]) == 2
+    assert reasons["simple"] == ["log_loss is worse than logistic by 0.2990 (0.1970 to 0.4190)"]
+
+
+def test_a_class_that_a_part_lacks_is_named():
+    inputs = Inputs(task="multiclass", target="kind", classes=("a", "b", "c"), numeric=(), categorical=())
+    rows = Rows(inputs, np.empty((9, 0)), np.empty((9, 0)), np.arange(9) % 2)
+    assert undefined_because(rows) == "none of its 9 rows is of 'kind' c"
+    assert undefined_because(rows[rows.target == 1]) == "its 4 rows all have the same 'kind'"
+    numbers = replace(rows, inputs=replace_inputs(inputs, task="regression", classes=None), target=np.ones(9))
+    assert undefined_because(numbers) == "its 9 rows all have the same 'kind'"
+    assert undefined_because(replace(rows, target=np.arange(9) % 3)) == ""
+
+
+def test_what_is_better_is_recommended_and_constants_are_told_apart():
+    target, p = binary(0)
+    answers = {"notebento": 1 - p, "logistic": p, "lightgbm": np.full(len(p), p.mean())}
+    result = benchmark(METRICS["binary"], {n: Binary(target, a) for n, a in answers.items()}, Resamples(50, 0))
+    found = comparison({"test": result}, {}, "there is none yet")
+    assert found["constant"] == ["lightgbm"]
+    assert found["recommended"].model == "logistic"
+    assert found["recommended"].reason.startswith("its log_loss is better than notebento by ")
+    swapped = {"notebento": p, "logistic": p, "lightgbm": answers["lightgbm"]}
+    same = benchmark(METRICS["binary"], {n: Binary(target, a) for n, a in swapped.items()}, Resamples(50, 0))
+    assert (same.recommended().model, same.recommended().reason) == (
+        "notebento",
+        "its log_loss is no better than logistic",
+    )
 
 
 def test_a_misspelt_metric_of_the_gate_is_named():

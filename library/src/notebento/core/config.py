@@ -273,6 +273,8 @@ class EvaluateConfig(Frozen, frozen=True):
     zone: str = "UTC"  # whose calendar the days, months and hours are: an IANA name
     baselines: dict[str, Node] = {}  # models to compare with: any model behind the seam of models.base
     gate: dict[str, BoundConfig] = {}  # metric of the test part -> what it must reach
+    # The baselines than which a release must not be significantly worse; simple: constants and linear models.
+    not_worse_than: Literal["none", "simple", "all"] = "simple"
 
 # %% ../../../nbs/core/config.ipynb #861edc03
 class CardConfig(Frozen, frozen=True):

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['Answering', 'Learning', 'Resources', 'Constant', 'FittedConstant', 'Design', 'FittedLinear', 'Logistic', 'Ridge',
-           'fit_baselines']
+           'fit_baselines', 'compared_in_gate']
 
 # %% ../../../nbs/evaluation/baselines.ipynb #366a4ade
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 import numpy as np
 
-from ..core.config import TrainerConfig, build
+from ..core.config import TrainerConfig, build, imported
 from ..core.errors import UserError
 from ..models.base import Rows
 
@@ -51,6 +51,8 @@ class Resources:
 # %% ../../../nbs/evaluation/baselines.ipynb #fc204897
 class Constant(msgspec.Struct, frozen=True):
     """Always answers the mean of the training part."""
+
+    simple: ClassVar[bool] = True
 
     def fit(self, train: Rows, validation: Rows, trainer: Any) -> "FittedConstant":
         assert train.target is not None
@@ -114,6 +116,8 @@ class FittedLinear:
 class Logistic(msgspec.Struct, frozen=True):
     """Logistic regression, for classes."""
 
+    simple: ClassVar[bool] = True
+
     strength: float = 1.0  # of the regularisation
     iterations: int = 60
 
@@ -134,6 +138,8 @@ class Logistic(msgspec.Struct, frozen=True):
 # %% ../../../nbs/evaluation/baselines.ipynb #ee692899
 class Ridge(msgspec.Struct, frozen=True):
     """Linear regression with a penalty on large weights, for numbers."""
+
+    simple: ClassVar[bool] = True
 
     strength: float = 1.0
 
@@ -158,3 +164,12 @@ def fit_baselines(
         except ImportError as e:
             skipped[name] = f"{e.name or e} is not installed"
     return fitted, skipped
+
+# %% ../../../nbs/evaluation/baselines.ipynb #e42f0361
+def compared_in_gate(nodes: Mapping[str, Mapping[str, Any]], kind: Literal["none", "simple", "all"]) -> list[str]:
+    """The names of the baselines of this `kind`; simple ones say so by an attribute `simple`."""
+    if kind == "none":
+        return []
+    return [
+        name for name, node in nodes.items() if kind == "all" or getattr(imported(node["_target_"]), "simple", False)
+    ]

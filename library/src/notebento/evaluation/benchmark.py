@@ -28,6 +28,7 @@ from notebento.evaluation.bootstrap import (
 )
 from .gate import champion_obstacle
 from .metrics import OURS, Improvement, Interval, Metric, PartMetrics, directions
+from .recommendation import Recommendation, constant_models, recommend
 from ..models.base import Rows
 from ..models.bundle import Graph
 
@@ -62,6 +63,11 @@ class Benchmark:
         """Each other model -> headline metric -> how much better ours is."""
         others = {name: values for name, values in self.values.items() if name != ours}
         return {name: improvements(self.metrics, self.values[ours], values) for name, values in others.items()}
+
+    def recommended(self) -> Recommendation:
+        """The better of ours and the baselines."""
+        measured = {name: found for name, found in self.intervals().items() if name != "champion"}
+        return recommend(self.metrics, measured, self.improvements())
 
     def by_row(self) -> "Benchmark":
         """The same, drawing single rows."""
@@ -126,6 +132,8 @@ def comparison(results: Mapping[str, Benchmark], skipped: Mapping[str, str], cha
         "better": directions(test.metrics),
         "differences": {part: found.improvements() for part, found in results.items()},
         "by_row": test.by_row().improvements(),
+        "constant": constant_models({name: model.answer for name, model in test.models.items()}),
+        "recommended": test.recommended(),
     }
 
 # %% ../../../nbs/evaluation/benchmark.ipynb #0d6f21b9

@@ -61,6 +61,21 @@ class Improvement(Interval, frozen=True):
 
     better: float | None = None  # the share of the resamples that are above zero
 
+    @property
+    def significant(self) -> bool:
+        """Whether zero is outside of the interval."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    def in_words(self, than: str = "") -> str:
+        """`better than logistic by 0.0050 (0.0001 to 0.0110)`, or `worse by …`; and whether it is significant."""
+        than = f" than {than}" if than else ""
+        if not self.value:
+            return f"no better{than}" if self.value is not None else f"not known to be better{than}"
+        ends = [b if self.value > 0 or b is None else -b for b in (self.low, self.high)]
+        size = Interval(abs(self.value), *(ends if self.value > 0 else reversed(ends)))
+        word = "better" if self.value > 0 else "worse"
+        return f"{word}{than} by {size}" + ("" if self.significant else ", not significantly")
+
 # %% ../../../nbs/evaluation/metrics.ipynb #6f8b92cd
 class Metric(msgspec.Struct, frozen=True):
     """What is measured of a model, and how to read it."""
