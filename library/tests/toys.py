@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,8 +20,7 @@ import yaml
 from notebento.core import stage as stage_module
 from notebento.core.artifacts import Manifest
 from notebento.pipeline import runner
-from notebento.pipeline.engine import Engine, Job, Local, StageError
-from notebento.pipeline.keys import first_line
+from notebento.pipeline.engine import Engine, Job, Local, StageError, where_it_failed
 from notebento.pipeline.loop import Watcher
 from notebento.pipeline.plan import RunOptions
 
@@ -192,7 +192,7 @@ class Threads:
         text = Path(job.notebook).read_text()
         names: dict[str, Any] = {}
         try:
-            for number, cell in enumerate(json.loads(text)["cells"]):
+            for number, cell in enumerate(json.loads(text)["cells"], 1):
                 if cell["cell_type"] == "code":
                     source = "".join(cell["source"])
                     self._cell(job, number, source, names)
@@ -210,7 +210,9 @@ class Threads:
             exec(compile(source, f"cell {number}", "exec"), names)
         except Exception as e:
             name = type(e).__name__
-            raise StageError(job, f", cell {number}: {first_line(source)}\n{name}: {e}", name) from e
+            lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == f"cell {number}"]
+            where = where_it_failed(number, source, f"Cell In[1], line {lines[0]}" if lines else "")
+            raise StageError(job, f"{where}\n{name}: {e}", name) from e
 
 
 @contextmanager
