@@ -29,7 +29,7 @@ from ..core.runs import PastRun, Subject, past_runs, subject_of
 from ..core.stage import ancestors, given, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
-from .keys import Parts, chosen, footprint, parts, touched, why
+from .keys import NEVER_RAN, Parts, chosen, footprint, parts, touched, why
 from ..registry.registry import champion_folder
 
 # %% ../../../nbs/pipeline/plan.ipynb #cf9f646b
@@ -252,7 +252,7 @@ def changes_since(run: Run, stage: str, now: Parts, before: Record | None) -> li
     if before:
         return _why(run, stage, now, before)
     others = any(past.subject != run.subject for past in run.past)
-    return [f"it never ran for {run.subject}" if others else "it never ran"]
+    return [f"{NEVER_RAN} for {run.subject}" if others else NEVER_RAN]
 
 # %% ../../../nbs/pipeline/plan.ipynb #64c059d5
 def reasons(run: Run, stage: str, now: Parts) -> list[str]:

@@ -54,7 +54,7 @@ def _because(record: StageRecord) -> str:
     """Why a stage was computed or where its result comes from; empty when it ran for the first time."""
     if record.cached:
         return f"computed by {record.made_by or 'an earlier run'} in {duration(record.seconds)}"
-    first, *others = [reason for reason in record.why if reason != NEVER_RAN] or [""]
+    first, *others = [reason for reason in record.why if not reason.startswith(NEVER_RAN)] or [""]
     return f"{first}, and {len(others)} more" if others else first
 
 
