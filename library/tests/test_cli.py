@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from notebento.cli import failures, main
 from notebento.cli.failures import with_arguments
 from notebento.core.artifacts import save
-from notebento.core.compose import compose
+from notebento.core.compose import compose, runs_folder
 from notebento.core.errors import NotebentoError
 from notebento.evaluation.metrics import Interval
 from notebento.registry.registry import Lineage, Registry
@@ -468,6 +468,11 @@ def test_what_rests_on_a_run_says_which_and_where_others_are(trams: Trams) -> No
         assert "No run of other has training rows yet".lower() in answer.err.lower()
         assert f"there are runs of others: notebento features {command}" in answer.err
         assert answer.status == (0 if command == "list" else 2)
+    for wrong in (["--workers", "0"], ["--port", "99999"], ["serve.threshold=2.0"]):
+        answer = trams("serve", *wrong)
+        assert (
+            answer.status == 2 and f"serve.{wrong[0].strip('-').removeprefix('serve.').partition('=')[0]}" in answer.err
+        )
     answer = trams("serve")
     assert answer.status == 2 and "ledger trams" in answer.err and "models list registry.ledger=versions" in answer.err
 
@@ -480,12 +485,14 @@ def test_features_that_are_not_as_expected_are_exit_status_1(trams: Trams) -> No
 
 
 def test_materialize_get_and_gc(trams: Trams) -> None:
-    store = "store.name=own"
+    store, file = "store.name=own", runs_folder() / "store" / "own.db"
     before = trams("features", "get", *NORTH, store, "--json").json
     assert "not materialized" in before["degraded"]
     assert "notebento features materialize" in trams("features", "get", *NORTH, store).err
+    assert trams("features", "gc", store).status == 0
+    assert not file.exists()  # whoever only asks makes no store
     done = trams("features", "materialize", "--as-of", "2024-03-10T12:00Z", store, "--json").json
-    assert done["rows"] > 0
+    assert done["rows"] > 0 and file.exists()
     assert (
         "complete up to 2024-03-10 12:00" in trams("features", "materialize", "--as-of", "2024-03-10T12:00Z", store).out
     )
@@ -496,6 +503,12 @@ def test_materialize_get_and_gc(trams: Trams) -> None:
     assert trams("features", "gc", "--dry-run", store, "--json").json["removed"] == []
     assert "removed 0 definitions" in trams("features", "gc", store).out
     assert trams("features", "materialize", "--as-of", "2999-01-01", store).status == 2
+
+
+def test_get_from_a_server_that_is_gone_says_so(trams: Trams) -> None:
+    answer = trams("features", "get", *NORTH, "store.backend=redis", "store.url=redis://127.0.0.1:1/0")
+    assert answer.status == 3
+    assert "the feature store in Redis does not answer" in answer.err and "see store.url" in answer.err
 
 
 def test_a_misspelt_field_proposes_the_nearest(trams: Trams) -> None:

@@ -1,5 +1,6 @@
 """A bento of a toy version, by `bentos/service`: it answers wherever it lies, whatever becomes of both packages."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,20 @@ def test_a_registered_version_follows_the_library_of_the_process(registry, tmp_p
                 break
             time.sleep(0.1)
         assert "differs from its golden predictions" in refused.text
+
+
+def test_the_command_of_its_readme_imports_a_bento(bento, registry, tmp_path):
+    readme = (bento / "src" / "README.md").read_text()
+    commands = [line.strip() for line in readme.splitlines() if line.startswith(("    tar ", "    bentoml import "))]
+    assert len(commands) == 2
+    script = " && ".join(commands).replace("BENTO", str(bento)).replace("bentoml", f"{sys.executable} -m bentoml")
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    done = subprocess.run(
+        script, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    imported = tmp_path / "bentoml" / "bentos" / "toy" / Registry.open(registry).champion()
+    assert (imported / "src" / "deployment.json").read_bytes() == (bento / "src" / "deployment.json").read_bytes()
 
 
 def test_a_bento_holds_what_its_containerfile_takes(bento):

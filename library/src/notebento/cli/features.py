@@ -167,12 +167,13 @@ def gc(dry_run: DryRun = False, overrides: Overrides = None, as_json: AsJson = F
     Those of this configuration stay, and those of every ledger's champion and of the version to which a rollback leads.
     """
     from notebento.features.schema import views_of
-    from notebento.online.store import FeatureStore
+    from notebento.online.store import FeatureStore, backend_of
     from notebento.pipeline.report import size
     from notebento.registry.retention import definitions, needed
 
     config = compose(overrides or [])
-    with FeatureStore.open(views_of(build(config.features)), config.store) as store:
+    views, backend = views_of(build(config.features)), backend_of(config.store, create=False)
+    with FeatureStore(views, config.store, backend) as store:
         found = definitions(store, needed(config))
         removed = [d for d in found if not d.needed_by]
         for definition in [] if dry_run else removed:
@@ -205,11 +206,11 @@ def get(
     """
     from notebento.core.clock import utc
     from notebento.online.query import configured, features_of, record_of
-    from notebento.online.store import FeatureStore
+    from notebento.online.store import ReadOnlyStore
 
     fields, config, views = configured(arguments or [])
     record = record_of(fields, views)
-    with FeatureStore.open(views, config.store) as store:
+    with ReadOnlyStore.open(views, config.store) as store:
         found = features_of(store, config.data, record, utc(at or datetime.now(UTC)))
     if as_json:
         print_json({"features": found.features, "degraded": found.degraded, "as_of": found.as_of})

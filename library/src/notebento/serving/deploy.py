@@ -25,7 +25,7 @@ from ..data.snapshot import contracts_of, newest_tables
 from ..features.examples import views_in
 from ..models.bundle import Signature
 from ..online.materialize import Progress, Watch
-from ..online.store import FeatureStore
+from ..online.store import FeatureStore, file_of
 from ..registry.registry import Lineage, Registry
 from .lookup import STORE_URL, store_config
 from .service import ENVIRONMENT, Deployment, feature_maker
@@ -44,9 +44,6 @@ def deploy(
     Raises `UserError` without such a version, or when the server cannot listen on host and port.
     """
     versions = Registry.open(registry)
-    if not versions.history():
-        problem = f"there is no champion to serve: nothing is registered in the ledger {registry.ledger!r}"
-        raise UserError(problem, fix="the first run registers one: notebento run")
     name = versions.version(version).version
     check_address(serve.host, serve.port)
     bundle, package = versions.bundle(name), versions.package(name)
@@ -59,8 +56,7 @@ def _located(store: StoreConfig | None) -> StoreConfig | None:
     """The store with the path of its file, wherever the server will run."""
     if store is None or store.backend != "sqlite":
         return store
-    path = Path(store.url) if store.url else runs_folder() / "store" / f"{store.name}.db"
-    return msgspec.structs.replace(store, url=str(path.resolve()))
+    return msgspec.structs.replace(store, url=str(file_of(store).resolve()))
 
 # %% ../../../nbs/serving/deploy.ipynb #08e0f899
 def address_of(host: str) -> str:

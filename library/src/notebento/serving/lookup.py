@@ -24,7 +24,7 @@ from ..features.examples import looked_up
 from ..features.schema import FeatureSet, derive
 from ..models.bundle import Signature
 from ..online.reader import LookupResult
-from ..online.store import FeatureStore
+from ..online.store import FeatureStore, file_of
 
 # %% ../../../nbs/serving/lookup.ipynb #2d29b7ce
 class Assembly:
@@ -174,6 +174,8 @@ class StoreReader:
             return "missing"
         if time.monotonic() < self._again:
             return "unavailable"
+        if self.store is None and self.config.backend == "sqlite" and not file_of(self.config).exists():
+            return "not materialized"
         try:
             self.store = self.store or FeatureStore.open(self.features, self.config)
             looked = self.store.read(records)
