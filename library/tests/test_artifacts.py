@@ -93,5 +93,5 @@ def test_a_manifest_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"run_id": 3')
     with pytest.raises(UserError, match="manifest.json is not a manifest"):
         Manifest.read(tmp_path)
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="does not contain a run"):
         Manifest.read(tmp_path / "nowhere")

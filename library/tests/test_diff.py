@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from notebento.core.artifacts import Manifest, StageRecord, describe, save
+from notebento.core.artifacts import Manifest, StageRecord, artifact_record, save
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare, first_difference, table_change
 from notebento.pipeline.comparison import blocks, renderable
@@ -58,7 +58,7 @@ def run_of(folder: Path, rows: pl.DataFrame, lr: float) -> Path:
     """A run with a snapshot of two tables, of which one is `rows`."""
     save(folder / "artifacts" / "snapshot" / "flights.parquet", rows)
     save(folder / "artifacts" / "snapshot" / "planes.parquet", pl.DataFrame({"id": [1]}))
-    made = {"snapshot": describe(folder / "artifacts" / "snapshot", folder, compared=True)}
+    made = {"snapshot": artifact_record(folder / "artifacts" / "snapshot", folder, compared=True)}
     stages = {
         "data": {"groups": ["data"], "outputs": ["snapshot"]},
         "train": {"groups": ["model"], "inputs": ["snapshot"]},

@@ -12,7 +12,7 @@ from conftest import after_loading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notebento.core.artifacts import Manifest, StageRecord, describe, save
+from notebento.core.artifacts import Manifest, StageRecord, artifact_record, save
 from notebento.core.html import Html, from_template, page
 from notebento.pipeline.cache import Cache
 from notebento.pipeline.compare import compare
@@ -77,7 +77,7 @@ def hostile_run(folder: Path) -> Path:
         "gate.json": save(run_dir / "artifacts" / "gate.json", {"passed": False, "reasons": [HOSTILE]}),
         "snapshot" + HOSTILE: save(run_dir / "artifacts" / "x.json", 1),
     }
-    made = {name: describe(path, run_dir, compared=True) for name, path in paths.items()}
+    made = {name: artifact_record(path, run_dir, compared=True) for name, path in paths.items()}
     stages = {
         "data": StageRecord(HOSTILE, "done", HOSTILE, True, HOSTILE, seconds=1.0, artifacts=made),
         HOSTILE: StageRecord(
@@ -127,7 +127,7 @@ def judged_run(folder: Path, *checks: dict, status: str = "done", failed: str = 
         "comparison.json": {"differences": {"test": gains}, "better": {"loss": "lower"}},
         "split.json": {"rows": {"train": 1234, "test": 56}, "test": ["2013-03-01T04:00:00+00:00", "2013-04-01"]},
     }
-    made = {name: describe(save(folder / name, value), folder, compared=True) for name, value in files.items()}
+    made = {name: artifact_record(save(folder / name, value), folder, compared=True) for name, value in files.items()}
     stages = {"evaluate": StageRecord("07.ipynb", "done", notices=["<b> rows"], why=["it never ran"], artifacts=made)}
     stages |= {name: StageRecord("x.ipynb", "failed", why=["it never ran"]) for name in [failed] if name}
     stages |= {name: StageRecord("x.ipynb", "skipped") for name in ("register", "bento")}

@@ -159,7 +159,7 @@ def test_a_stage_that_was_tried_again_elsewhere_opens_in_the_run_that_failed(toy
     with here(toy):
         stage = Stage.open("double", [], str(failed))
     assert stage.work.is_dir() and not list(stage.work.iterdir())
-    os.close(stage_module._HELD.pop(stage.work.resolve()))
+    os.close(stage_module._LOCKED.pop(stage.work.resolve()))
 
 
 def test_a_sweep_is_planned_and_is_the_newest_run(toy: Toy) -> None:

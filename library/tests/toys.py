@@ -202,8 +202,8 @@ class Threads:
             job.executed.parent.mkdir(parents=True, exist_ok=True)
             job.executed.write_text(text)
             work = (Path(job.run_dir) / "work" / job.stage).resolve()
-            if work in stage_module._HELD:  # a kernel would have ended now
-                os.close(stage_module._HELD.pop(work))
+            if work in stage_module._LOCKED:  # a kernel would have ended now
+                os.close(stage_module._LOCKED.pop(work))
 
     def _cell(self, job: Job, number: int, source: str, names: dict[str, Any]) -> None:
         try:

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.artifacts import StageRecord, describe, remove, save
+from ..core.artifacts import StageRecord, artifact_record, remove, save
 from ..core.compose import project_root
 from ..core.errors import NotebentoError
 from ..core.stage import NOTICES, SIDE_EFFECTS, needs, noted
@@ -117,7 +117,7 @@ def _use_once(run: Run, stage: str, now: Parts, seconds: float, changed: list[st
     record.inputs, record.made_by, record.seconds = now.inputs, run.manifest.run_id, round(seconds, 3)
     record.notices = noted(run.folder / "work" / stage / NOTICES)
     record.artifacts = {
-        name: describe(run.folder / "artifacts" / name, run.folder, compared=name in declared.outputs)
+        name: artifact_record(run.folder / "artifacts" / name, run.folder, compared=name in declared.outputs)
         for name in declared.outputs + declared.recorded
     }
 

@@ -21,12 +21,12 @@ from typing import Literal
 
 import msgspec
 
-from ..core.artifacts import Artifact, Manifest, StageRecord, commit, describe, digest, environment
+from ..core.artifacts import Artifact, Manifest, StageRecord, artifact_record, commit, digest, environment
 from ..core.compose import compose, project_root, runs_folder, stage_config
 from ..core.config import Config, StageConfig, plain
 from ..core.errors import UserError, nearest
 from ..core.runs import PastRun, Subject, past_runs, subject_of
-from ..core.stage import ancestors, given, needs, recorded_config
+from ..core.stage import ancestors, inputs_of, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
 from .keys import NEVER_RAN, Parts, chosen, footprint, parts, touched, why
@@ -123,7 +123,7 @@ class Run:
 def parts_of(run: Run, stage: str) -> Parts:
     """What decides the artifacts of `stage`, whose inputs are there."""
     declared = run.declared(stage)
-    inputs = {name: a.digest for name, a in given(declared, run.manifest.artifacts()).items()}
+    inputs = {name: a.digest for name, a in inputs_of(declared, run.manifest.artifacts()).items()}
     return parts(stage, declared, run.config, run.code(stage), inputs, run.manifest.environment)
 
 # %% ../../../nbs/pipeline/plan.ipynb #0eab7bf6
@@ -218,7 +218,7 @@ def _manifest(config: Config, overrides: list[str], plan: list[str], folder: Pat
         environment=environment(config.threads),
         library=library_digest(),
         stages={n: StageRecord(config.pipeline.stages[n].notebook) for n in plan},
-        external={"champion": describe(champion, folder, compared=False)} if champion else {},
+        external={"champion": artifact_record(champion, folder, compared=False)} if champion else {},
     )
 
 # %% ../../../nbs/pipeline/plan.ipynb #c09726f6
