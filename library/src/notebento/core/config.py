@@ -192,7 +192,7 @@ class DataConfig(Frozen, frozen=True):
     key: Annotated[tuple[NonEmpty, ...], Meta(min_length=1)] = ("row",)
     time: NonEmpty | None = None  # the time column that the split follows; null: split by hash of the key
     target: str = ""
-    task: Literal["binary", "multiclass", "regression"] = "binary"
+    task: Literal["binary", "multiclass", "regression"] | None = None  # null: what the values of the target suggest
     lead_hours: Annotated[float, Meta(ge=0, le=87_660)] = 0.0  # a prediction is made this long before `time`
     as_of: str | None = None  # the present of the run, ISO 8601 UTC; null: just after the newest row
     validation_months: Annotated[int, Meta(ge=1, le=1200)] | None = (
@@ -207,6 +207,8 @@ class DataConfig(Frozen, frozen=True):
     max_leak: Share = 0.995  # a column that alone predicts the target better than this is taken for a leak; 1: none is
     fresh_within_days: Positive | None = None  # age, as of `as_of`, that the newest row may have
     exclude: tuple[NonEmpty, ...] = ()  # columns that are not read
+    include: tuple[NonEmpty, ...] = ()  # columns that are features although they only number the rows
+    formats: dict[NonEmpty, NonEmpty] = {}  # how the times of a column are written: {when: "%d/%m/%Y"}
     known_after: tuple[NonEmpty, ...] = ()  # columns known only after the prediction: in the snapshot, never a feature
     slices: tuple[NonEmpty, ...] = ()  # what reports look at one by one: columns, or month, weekday, hour of `time`
     zone: str = "UTC"  # whose calendar the days, months and hours of reports are

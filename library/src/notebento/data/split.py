@@ -17,7 +17,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError
-from .snapshot import span
+from .snapshot import task_of, time_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,14 +68,14 @@ def split_at(data: DataConfig, rows: pl.DataFrame) -> dict[str, Any]:
     edges = time_edges(data, rows[data.time]) if data.time else share_edges(data)
     split: dict[str, Any] = {"by": data.time, "key": list(data.key), "target": data.target}
     split |= {part: [edges[i], edges[i + 1]] for i, part in enumerate(PARTS)}
-    parts = split_of(rows, split)
+    parts, task = split_of(rows, split), data.task or task_of(rows[data.target])
     for name, part in parts.items():
-        if part.height and (data.task == "regression" or part[data.target].n_unique() > 1):
+        if part.height and (task == "regression" or part[data.target].n_unique() > 1):
             continue
         what = f"one class only, {part[data.target][0]!r}" if part.height else "no labelled row"
         raise UserError(
             f"the {name} part has {what}: '{data.table}' from {split[name][0]} to {split[name][1]}"
-            + (f"; {span(rows[data.time])}" if data.time else ""),
+            + (f"; {time_range(rows[data.time])}" if data.time else ""),
             fix="set data.as_of, data.validation_months, data.test_months, or the shares",
         )
     return split | {"rows": {name: part.height for name, part in parts.items()}}
@@ -85,9 +85,10 @@ def plot_parts(rows: pl.DataFrame, data: DataConfig, split: Mapping[str, Any]) -
     """Rows of each part and, for one number or two classes, their mean target: by day, or whole without a time."""
     import matplotlib.pyplot as plt
 
-    answer = pl.col(data.target).rank("dense") - 1 if data.task == "binary" else pl.col(data.target)
+    task = data.task or task_of(rows[data.target])
+    answer = pl.col(data.target).rank("dense") - 1 if task == "binary" else pl.col(data.target)
     panels = {"labelled rows" + (" a day" if data.time else ""): pl.len().cast(pl.Float64)}
-    if data.task != "multiclass":
+    if task != "multiclass":
         panels[f"mean of '{data.target}'"] = pl.col("_answer").cast(pl.Float64).mean()
     fig, axes = plt.subplots(
         len(panels), figsize=(7, 2 * len(panels)), sharex=True, squeeze=False, layout="constrained"
@@ -173,8 +174,9 @@ def _agreement(guess: np.ndarray, answer: np.ndarray, task: str) -> float:
 # %% ../../../nbs/data/split.ipynb #cb2155a3
 def refuse_leaks(rows: pl.DataFrame, data: DataConfig, columns: Sequence[str]) -> None:
     """Raises `UserError` when one of `columns` gives `data.target` away."""
-    if found := leaks(rows, data.target, columns, data.task, data.max_leak):
-        measure = {"binary": "AUC", "multiclass": "mean recall", "regression": "correlation"}[data.task]
+    task = data.task or task_of(rows[data.target])
+    if found := leaks(rows, data.target, columns, task, data.max_leak):
+        measure = {"binary": "AUC", "multiclass": "mean recall", "regression": "correlation"}[task]
         names = ",".join(name for name, _ in found)
         raise UserError(
             f"'{data.target}' can be read off a single column: "

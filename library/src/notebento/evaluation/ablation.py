@@ -18,6 +18,7 @@ from ..core.artifacts import load
 from ..core.config import Config, build
 from ..core.errors import UserError
 from ..core.runs import artifact_paths
+from ..data.snapshot import task_of
 from ..data.split import split_of
 from .bootstrap import Binary, Resamples, bootstrap, day_numbers, improvements, interval, log_losses
 from .metrics import METRICS
@@ -147,8 +148,8 @@ def view_ablation(
 ) -> pl.DataFrame:
     """What each view adds, on at most `rows` rows of training and of validation of the run in `run_dir`."""
     parts, maker = training_parts(run_dir), build(config.features)
-    if config.data.task != "binary":
-        raise UserError(f"an ablation compares AUC and needs a binary task; this one is {config.data.task}")
+    if (task := config.data.task or task_of(parts["train"][config.data.target])) != "binary":
+        raise UserError(f"an ablation compares AUC and needs a binary task; this one is {task}")
     train, validation = (parts[name].sample(min(rows, len(parts[name])), seed=seed) for name in ("train", "validation"))
     columns = [name for name in maker.features.shown if name in train.columns]
     how = Resamples(200, seed, days=day_numbers(validation, config.data.time, config.data.zone))

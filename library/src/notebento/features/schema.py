@@ -19,6 +19,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
+from ..data.snapshot import task_of
 from notebento.features.asof import (
     AT_ONCE,
     by_entity,
@@ -346,10 +347,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
 def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: DataConfig) -> Schema:
     """The schema of the table that `maker` makes of `features` for `rows`."""
     shown = {name: features.shown[name] for name in kept(features.shown, maker.without)}
+    task = data.task or task_of(rows[data.target])
     return Schema(
-        task=data.task,
+        task=task,
         target=data.target,
-        classes=None if data.task == "regression" else tuple(rows[data.target].drop_nulls().unique().sort()),
+        classes=None if task == "regression" else tuple(rows[data.target].drop_nulls().unique().sort()),
         key=data.key,
         time=data.time,
         lead_hours=data.lead_hours,
