@@ -20,7 +20,7 @@ from notebento.data.snapshot import facts_of, take
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
 from notebento.data.text import values_of
 from notebento.features.schema import Columns
-from notebento.serving.request import RecordReader
+from notebento.serving.request import RecordReader, record_table
 
 
 def clock(text: str) -> dt.datetime:
@@ -374,7 +374,7 @@ def test_what_only_numbers_the_rows_is_left_out_and_doubts_are_said_by_name(own:
         }
     )
     contract = {"rows": convert({"columns": {"age": {"max": 21}}}, TableContract)}
-    data = own(rows.write_csv(), target="late", max_rejected=0.1, contract=contract)
+    data = own(rows.write_csv(), target="late", max_rejected=0.1, contract=contract, include=())
     snapshot = take(data)
     assert snapshot.tables["rows"].columns == ["row", "age", "name", "size", "late"]
     for start in (
@@ -392,6 +392,7 @@ def test_what_only_numbers_the_rows_is_left_out_and_doubts_are_said_by_name(own:
     again = take(msgspec.structs.replace(data, include=("shuffled",), exclude=("name", "size")))
     assert "shuffled" in again.tables["rows"].columns
     assert not [text for text in again.notices if "shuffled" in text or "name" in text]
+    assert take(msgspec.structs.replace(data, include=None)).tables["rows"].width == 8
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_a_postcode_keeps_its_zero_in_training_and_in_a_request(own: Any) -> Non
     schema = Columns().schema({"rows": rows}, data)
     assert (schema.record["zip"].type, schema.record["code"].type) == ("string", "string")
     reader = RecordReader(schema)
-    sent = reader.frame(reader.read(b'{"records": [{"zip": "01234", "code": "1.10"}]}'))
+    sent = record_table(reader(b'{"records": [{"zip": "01234", "code": "1.10"}]}'), reader.fields)
     asked = Columns(kinds={name: field.type for name, field in schema.record.items()}).request(sent)
     assert asked.select("zip", "code").row(0) == ("01234", "1.10")
 

@@ -207,7 +207,8 @@ class DataConfig(Frozen, frozen=True):
     max_leak: Share = 0.995  # a column that alone predicts the target better than this is taken for a leak; 1: none is
     fresh_within_days: Positive | None = None  # age, as of `as_of`, that the newest row may have
     exclude: tuple[NonEmpty, ...] = ()  # columns that are not read
-    include: tuple[NonEmpty, ...] = ()  # columns that are features although they only number the rows
+    # Columns that only number the rows are left out, but for these; null: none is left out.
+    include: tuple[NonEmpty, ...] | None = None
     formats: dict[NonEmpty, NonEmpty] = {}  # how the times of a column are written: {when: "%d/%m/%Y"}
     known_after: tuple[NonEmpty, ...] = ()  # columns known only after the prediction: in the snapshot, never a feature
     slices: tuple[NonEmpty, ...] = ()  # what reports look at one by one: columns, or month, weekday, hour of `time`

@@ -59,7 +59,7 @@ def selected_columns(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
     if data.key == ("row",) and "row" not in rows.columns:
         rows = rows.with_row_index("row")
     named = {"data.target": [data.target], "data.key": data.key, "data.time": [data.time] if data.time else []}
-    named |= {"data.known_after": data.known_after, "data.include": data.include}
+    named |= {"data.known_after": data.known_after, "data.include": data.include or ()}
     for who, names in (named | {"data.formats": [*data.formats]}).items():
         for name in names:
             need(name, rows.columns, who)
@@ -207,10 +207,18 @@ def time_range(times: pl.Series) -> str:
 def row_numbers(rows: pl.DataFrame, data: DataConfig) -> list[str]:
     """The integer columns that only number the rows: without gaps, or in the order of the file."""
     contract = data.contract.get(data.table, TableContract())
-    used = {*data.key, data.time, data.target, *data.known_after, *data.include, *contract.columns, *data.slices}
+    used = {
+        *data.key,
+        data.time,
+        data.target,
+        *data.known_after,
+        *contract.columns,
+        *data.slices,
+        *(data.include or ()),
+    }
     rules = " ".join(contract.rules.values())
     found = []
-    for name in rows.columns if rows.height >= 30 else ():
+    for name in rows.columns if rows.height >= 30 and data.include is not None else ():
         column = rows[name]
         if not column.dtype.is_integer() or name in used or name in rules or column.null_count():
             continue
@@ -242,7 +250,7 @@ def doubts(rows: pl.DataFrame, data: DataConfig, numbering: Sequence[str] = ()) 
         back = f"data.include=[{name}] makes it a feature, data.key=[{name}] the key"
         yield f"column '{name}' only numbers the rows and is left out; {back}"
     contract = data.contract.get(data.table, TableContract()).columns
-    no = {*data.key, data.time, data.target, *data.known_after, *contract, *data.include}
+    no = {*data.key, data.time, data.target, *data.known_after, *contract, *(data.include or ())}
     for column in (rows[name] for name in rows.columns if name not in no and rows[name].dtype == pl.String):
         known = column.drop_nulls()
         if odd := odd_values(known):
