@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from notebento.core.config import BoundConfig, EvaluateConfig
 from notebento.core.errors import UserError
-from notebento.evaluation.baselines import Resources, Ridge, compared_in_gate, fit_baselines
+from notebento.evaluation.baselines import Resources, compared_in_gate, fit_baselines
 from notebento.evaluation.benchmark import benchmark, comparable_champion, comparison, predictions, resamples
 from notebento.evaluation.bootstrap import (
     Binary,
@@ -40,6 +40,7 @@ from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric,
 from notebento.evaluation.slices import slice_values, slices
 from notebento.models.base import Inputs, Rows
 from notebento.models.bundle import Signature
+from notebento.models.linear import Linear
 
 METRICS_OF_YES_OR_NO = METRICS["binary"]
 NAMES = [metric.name for metric in METRICS_OF_YES_OR_NO]
@@ -228,7 +229,8 @@ def test_gate_and_the_champion():
 def test_the_gate_refuses_what_is_significantly_worse_than_a_simple_baseline():
     unsure, worse = Improvement(-0.07, -0.17, 0.0), Improvement(-0.299, -0.419, -0.197)
     found = {"logistic": {"auc": unsure, "log_loss": worse}, "lightgbm": {"log_loss": worse}}
-    nodes = {name: {"_target_": f"notebento.evaluation.baselines.{name.title()}"} for name in ("constant", "logistic")}
+    nodes = {"constant": {"_target_": "notebento.evaluation.baselines.Constant"}}
+    nodes["logistic"] = {"_target_": "notebento.models.linear.Linear"}
     nodes["lightgbm"] = {"_target_": "notebento.models.lightgbm.LightGBM"}
     names = {kind: compared_in_gate(nodes, kind) for kind in ("none", "simple", "all")}
     assert names == {"none": [], "simple": ["constant", "logistic"], "all": ["constant", "logistic", "lightgbm"]}
@@ -298,8 +300,8 @@ def table(task: str, n: int = 400) -> Rows:
 
 BASELINES = {
     "constant": {"_target_": "notebento.evaluation.baselines.Constant"},
-    "logistic": {"_target_": "notebento.evaluation.baselines.Logistic"},
-    "ridge": {"_target_": "notebento.evaluation.baselines.Ridge"},
+    "logistic": {"_target_": "notebento.models.linear.Linear"},
+    "ridge": {"_target_": "notebento.models.linear.Linear"},
     "lightgbm": {"_target_": "notebento.models.lightgbm.LightGBM"},
 }
 
@@ -328,15 +330,10 @@ def test_a_baseline_that_is_not_installed_is_left_out_with_the_reason(monkeypatc
     assert skipped == {"lightgbm": "lightgbm is not installed"}
 
 
-def test_a_baseline_for_another_task_is_an_error():
-    with pytest.raises(UserError, match="logistic regression predicts classes"):
-        fit_baselines({"l": BASELINES["logistic"]}, *[table("regression")] * 2, Resources(0, 1, Path()))
-
-
 def test_linear_baseline_survives_what_it_never_saw():
     rows = table("regression")
     strange = Rows(rows.inputs, np.array([[np.nan, np.nan], [1e30, 5]], np.float32), np.array([["new"], [""]], object))
-    assert np.isfinite(Ridge().fit(rows, rows, None).predict(strange)).all()
+    assert np.isfinite(Linear().fit(rows, rows, None).predict(strange)).all()
 
 
 def test_predictions_have_key_target_and_a_column_for_each_answer():

@@ -69,7 +69,7 @@ class Improvement(Interval, frozen=True):
     def in_words(self, than: str = "") -> str:
         """`better than logistic by 0.0050 (0.0001 to 0.0110)`, or `worse by …`; and whether it is significant."""
         than = f" than {than}" if than else ""
-        if not self.value:
+        if self.value is None or abs(self.value) < 1e-7:  # rounding of the same answers
             return f"no better{than}" if self.value is not None else f"not known to be better{than}"
         ends = [b if self.value > 0 or b is None else -b for b in (self.low, self.high)]
         size = Interval(abs(self.value), *(ends if self.value > 0 else reversed(ends)))

@@ -35,7 +35,7 @@ def recommend(
     metric = headlines(metrics)[-1]
     found = {name: intervals.get(metric.name, Interval()).value for name, intervals in measured.items()}
     goodness = {name: metric.sign * value for name, value in found.items() if value is not None}
-    ranked = sorted(goodness, key=lambda name: -goodness[name])
+    ranked = sorted(goodness, key=lambda name: (-round(goodness[name], 6), name != OURS))
     if OURS not in ranked or len(ranked) < 2:
         return Recommendation(OURS, f"nothing to compare it with by {metric.name}")
     best = ranked[0]
