@@ -242,7 +242,7 @@ def test_features_are_grouped_by_view_and_the_most_important_group_comes_first()
     listed = entries(small(), {}, None, {"frost": 0.01, "w_temp_1h": 0.02})
     groups = grouped(listed)
     assert [(group.name, len(group.entries)) for group in groups] == [("w", 7), ("derived", 1), ("from the record", 1)]
-    assert groups[0].entries[0].feature == "w_temp_1h" and groups[0].about == "weather by airport"
+    assert groups[0].entries[0].feature == "w_temp_1h" and groups[0].about == "weather, by airport"
     text = features_page(listed, "Features")
     assert text.count('<details class="group">') == 3 and "9 features in 3 groups" in text  # all of them closed
 

@@ -274,7 +274,7 @@ def test_nothing_is_created_by_looking(tmp_path, monkeypatch):
     config = RegistryConfig("lab", None, CARD)
     assert champion_folder(config) is None
     assert Registry.open(config).versions() == []
-    with pytest.raises(UserError, match="nothing is registered yet\n  fix: notebento run"):
+    with pytest.raises(UserError, match="nothing is registered in the ledger lab yet"):
         Registry.open(config).version("champion")
     assert not (tmp_path / "runs").exists()
 

@@ -6,6 +6,8 @@
 __all__ = ['TEMPLATES', 'Html', 'jinja', 'from_template', 'table', 'page']
 
 # %% ../../../nbs/core/html.ipynb #3290c20e
+import os
+import sys
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -18,7 +20,7 @@ from markupsafe import Markup
 import notebento
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, FileSystemBytecodeCache
 
 # %% ../../../nbs/core/html.ipynb #a86b1bf5
 class Html(Markup):
@@ -40,12 +42,27 @@ def jinja() -> "Environment":
 
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
+        bytecode_cache=_compiled(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
+
+# %% ../../../nbs/core/html.ipynb #bcb5f783
+def _compiled() -> "FileSystemBytecodeCache | None":
+    """Where compiled templates are kept; None if Python keeps nothing, or the folder cannot be written to."""
+    from jinja2 import FileSystemBytecodeCache
+
+    place = TEMPLATES / "__pycache__"
+    if sys.dont_write_bytecode:
+        return None
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError:  # an installation that belongs to somebody else
+        return None
+    return FileSystemBytecodeCache(str(place)) if os.access(place, os.W_OK) else None
 
 # %% ../../../nbs/core/html.ipynb #1e8e1e46
 def from_template(template: str, **values: object) -> Html:

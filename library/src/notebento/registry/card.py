@@ -46,10 +46,10 @@ class CardTable(NamedTuple):
 
 # %% ../../../nbs/registry/card.ipynb #2d78fda9
 def _metric_table(models: PartMetrics) -> CardTable:
-    names = list(dict.fromkeys(metric for values in models.values() for metric in values))
+    names = dict.fromkeys(metric for values in models.values() for metric in values)
     ours_first = sorted(models, key=lambda model: (model != OURS, model))
-    rows = [[model, *(str(models[model].get(name, "")) for name in names)] for model in ours_first]
-    return CardTable(["model", *(name.replace("_", " ") for name in names)], rows)
+    rows = [[name.replace("_", " "), *(str(models[m].get(name, "")) for m in ours_first)] for name in names]
+    return CardTable(["", *ours_first], rows)
 
 # %% ../../../nbs/registry/card.ipynb #0cd8b1dd
 def _difference_table(differences: PartMetrics) -> CardTable:

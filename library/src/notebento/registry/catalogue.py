@@ -135,7 +135,7 @@ def grouped(entries: Iterable[CatalogueEntry]) -> list[FeatureGroup]:
     groups: dict[str, FeatureGroup] = {}
     for entry in sorted(entries, key=lambda e: -(e.importance or 0.0)):
         name = entry.view or entry.how
-        about = f"{entry.table} by {', '.join(entry.entity) or 'everything'}" if entry.view else ""
+        about = f"{entry.table}, by {', '.join(entry.entity)}" if entry.entity else entry.table if entry.view else ""
         groups.setdefault(name, FeatureGroup(name, about, [])).entries.append(entry)
     return sorted(groups.values(), key=lambda group: -group.importance)
 
