@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from .schema import About, FeatureSet, Schema, compute
+from .schema import About, FeatureSet, Schema, compute, subset
 from .views import Tables
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def plot_rates(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr,
 def look(features: FeatureSet, row: pl.DataFrame, tables: Tables, names: str) -> pl.DataFrame:
     """The features of one `row` whose names match: value, unit and what each is. Nothing, when there is no row."""
     chosen = {name: about for name, about in features.shown.items() if re.fullmatch(names, name)}
-    values = compute(features, row, tables).row(0, named=True) if len(row) else {}
+    values = compute(subset(features, chosen), row, tables).row(0, named=True) if len(row) else {}
     facts = [(name, _written(values[name]), chosen[name].unit, chosen[name].text) for name in chosen if values]
     return pl.DataFrame(facts, dict.fromkeys(["feature", "value", "unit", "what"], pl.String), orient="row")
 

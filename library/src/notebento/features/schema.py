@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Kind', 'TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Field', 'About', 'refuse_unknown', 'closure', 'describe', 'FeatureSet',
-           'not_ahead', 'derive', 'seen_before', 'outputs', 'compute', 'typed', 'from_records', 'Options', 'views_of',
-           'kept', 'Schema', 'make_schema', 'rows_of', 'beside', 'field_type', 'column_features', 'Columns']
+           'subset', 'not_ahead', 'derive', 'seen_before', 'outputs', 'compute', 'typed', 'from_records', 'Options',
+           'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside', 'field_type', 'column_features', 'Columns']
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -162,6 +162,18 @@ class FeatureSet:
         """The features that come out: numbers first, then categories."""
         shown = [n for n in self.about if n in self.record or not n.startswith("_")]
         return {name: self.about[name] for name in sorted(shown, key=lambda n: self.about[n].categorical)}
+
+# %% ../../../nbs/features/schema.ipynb #e7141bb7
+def subset(features: FeatureSet, names: Iterable[str]) -> FeatureSet:
+    """Some of the features, and what they are computed from."""
+    few, needed = FeatureSet(features.record), features.needs(names)
+    few.views = [view for view in features.views if needed & view.columns.keys()]
+    needed |= features.needs(name for view in few.views for name in (*view.by, view.at.column))
+    needed |= {name for view in few.views for name in view.columns}
+    few.derived = {name: expr for name, expr in features.derived.items() if name in needed}
+    few.immediate = [name for name in features.immediate if name in needed]
+    few.about = {name: about for name, about in features.about.items() if name in needed}
+    return few
 
 # %% ../../../nbs/features/schema.ipynb #e8941747
 def _parts(events: Events, tables: Tables) -> int:

@@ -35,8 +35,9 @@ def row_history(table: Table, rows: pl.LazyFrame, after: datetime | None, until:
     """
     if after is None:
         return masked_at(table, rows.filter(table.known <= until).with_columns(_moment=pl.lit(until)))
-    moments = pl.concat_list(table.known, *table.later.values()).list.unique()
-    history = rows.with_columns(_moment=moments).explode("_moment")
+    moments = [table.known, *table.later.values()]
+    recent = rows.filter(table.known <= until, pl.max_horizontal(moments) > after)  # most rows have no news at all
+    history = recent.with_columns(_moment=pl.concat_list(moments).list.unique()).explode("_moment")
     moment = pl.col("_moment")
     return masked_at(table, history.filter(moment > after, moment <= until, moment >= table.known))
 

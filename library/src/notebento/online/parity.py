@@ -63,7 +63,8 @@ def _temporary(features: FeatureSet, config: StoreConfig) -> Iterator[FeatureSto
             try:
                 yield store
             finally:
-                store.clear()
+                if config.backend == "redis":  # a file goes with its folder
+                    store.clear()
 
 # %% ../../../nbs/online/parity.ipynb #6f11d894
 def _nothing(rows: pl.DataFrame, start: datetime, end: datetime) -> UserError:
