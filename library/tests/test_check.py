@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from notebento.cli.check import checks_of, nearest_project
+from notebento.cli.check import Check, checks_of, nearest_project, run_all
 from notebento.core.errors import UserError
 
 pytestmark = pytest.mark.process
@@ -102,6 +102,7 @@ def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`notebento check` in `folder`, whose package can be imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NOTEBENTO_", "PYTEST_"))}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder / "src"), environment.get("PYTHONPATH", "")])
+    environment["MYPY_CACHE_DIR"] = str(folder.parent / "mypy")  # the standard library is analysed once
     command = [sys.executable, "-m", "notebento", "check", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -112,12 +113,12 @@ def test_every_check_runs_and_the_rest_also_when_one_failed(toy: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("6 of 6 passed in ")
     (toy / "src/toy/extra.py").write_text("import os\n\ndef f(x): return g(x)\n")
-    done = check(toy, "--json")
+    done = check(toy, "--fast", "--json")
     assert done.returncode == 1
     results = {result["check"]: result["passed"] for result in json.loads(done.stdout)}
     assert [name for name, passed in results.items() if not passed] == ["lint"]
-    assert list(results) == ["lint", "format", "types", "notebooks and modules agree", "notebook cells", "tests"]
-    assert "error: 1 of 6 checks failed" in done.stderr
+    assert list(results) == ["lint", "format", "types", "notebooks and modules agree", "tests"]
+    assert "error: 1 of 5 checks failed" in done.stderr
 
 
 def test_arguments_go_to_pytest_alone(toy: Path) -> None:
@@ -136,6 +137,25 @@ def test_fast_leaves_out_what_starts_processes(toy: Path) -> None:
     assert "lab run" in {one.name for one in checks_of(toy)}
     assert "lab run" not in {one.name for one in checks_of(toy, fast=True)}
     assert checks_of(toy, nightly=True)[-1].command[-1] == "--nightly"
+
+
+def test_checks_that_only_read_run_beside_the_others(toy: Path) -> None:
+    assert [one.name for one in checks_of(toy) if one.aside] == ["lint", "format", "types", "notebook cells"]
+    (toy / "conf").mkdir()  # its notebooks are stages, and work where the lab run does
+    assert [one.name for one in checks_of(toy) if one.aside] == ["lint", "format", "types"]
+
+
+def test_what_runs_aside_is_printed_whole_and_counts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def python(code: str, aside: bool) -> Check:
+        return Check(tmp_path, code, [sys.executable, "-c", code], aside)
+
+    together = [python("print('one'); print('two')", True), python("print('live')", False), python("exit(1)", True)]
+    absent = Check(tmp_path, "absent", ["no-such-command"], True)
+    results = run_all([*together, absent])
+    assert [result.passed for result in results] == [True, True, False, False]
+    printed = capfd.readouterr().out
+    assert "\none\ntwo\n" in printed and "no-such-command is not installed" in printed
+    assert printed.splitlines()[-1].startswith("2 of 4 passed in ")
 
 
 def test_the_nearest_project_is_checked(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

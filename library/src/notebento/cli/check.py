@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TextIO
 
 import msgspec
 import typer
@@ -27,6 +29,7 @@ class Check(NamedTuple):
     root: Path
     name: str
     command: list[str]  # empty: `agree`, in this process
+    aside: bool = False  # it only reads, and runs beside those that do not
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -82,65 +85,112 @@ def nearest_project(folder: Path) -> Path:
 def checks_of(root: Path, fast: bool = False, nightly: bool = False) -> list[Check]:
     """The checks of the project in `root`."""
     tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
-    tests = ["pytest", "-n", "2", "--dist", "loadfile"]  # a file in one process: its fixtures are made once
+    # A file in one process: its fixtures are made once. The tests' order, with slow files first, is conftest.py's.
+    tests = ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     commands = {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check", "--quiet"], "types": ["mypy"]}
     if "importlinter" in tools:
         commands["import layers"] = ["lint-imports", "--no-logo"]
+    aside = {*commands}
     commands[AGREE] = []
     if fast:
         tests += ["-m", QUICK]
     else:
         if (root / "conf").is_dir():
             commands["lab run"] = ["notebento", "run", "experiment=lab", "--into=lab", "--no-export"]
+        else:
+            aside.add("notebook cells")  # no stages, which would work in runs/lab
         commands["notebook cells"] = ["nbdev_test", "--n_workers", "2", "--timing"]
     commands["tests"] = tests + ["--nightly"] * nightly
-    return [Check(root, name, command) for name, command in commands.items()]
+    return [Check(root, name, command, name in aside) for name, command in commands.items()]
 
 
 def run_all(checks: list[Check], quiet: bool = False) -> list[Result]:
-    """Run `checks` one after the other and print a summary; `quiet` sends all output to standard error."""
-    done: dict[int, Result] = {}
+    """Run `checks` and print a summary; `quiet` sends all output to standard error.
+
+    They run one after the other, in a second row those that go aside, whose output comes when they are done.
+    """
+    began, done = time.monotonic(), dict[int, Result]()
     stream = sys.stderr if quiet else sys.stdout
+    environment = _environment(checks)
+    second_row = ThreadPoolExecutor(1)
     try:
+        waiting = {n: second_row.submit(_captured, one, environment) for n, one in enumerate(checks) if one.aside}
         for number, one in enumerate(checks):
-            command = " ".join(one.command) or "notebento check --write makes them agree"
-            print(f"\n── {_label(one)}: {command}", file=stream, flush=True)
-            began = time.monotonic()
-            passed = _passes(one, quiet)
-            done[number] = Result(str(one.root), one.name, passed, round(time.monotonic() - began, 3))
+            if number not in waiting:
+                print(_heading(one), file=stream, flush=True)
+                done[number] = _live(one, environment, stream)
+                _collect(waiting, done, stream)
+        _collect(waiting, done, stream, wait=True)
     finally:
+        second_row.shutdown(cancel_futures=True)
         results = [done.get(n, Result(str(one.root), one.name, None)) for n, one in enumerate(checks)]
-        print(_summary(checks, results), file=stream, flush=True)
+        print(_summary(checks, results, time.monotonic() - began), file=stream, flush=True)
     return results
 
 
-def _passes(one: Check, quiet: bool) -> bool:
+Aside = Future[tuple[Result, str]]  # what became of a check, and what it printed
+
+
+def _collect(waiting: dict[int, Aside], done: dict[int, Result], stream: TextIO, wait: bool = False) -> None:
+    """Print what the checks of the second row said that are done, or `wait` until all are."""
+    for number in [n for n, one in waiting.items() if wait or one.done()]:
+        done[number], output = waiting.pop(number).result()
+        print(output, file=stream, end="", flush=True)
+
+
+def _captured(one: Check, environment: Mapping[str, str]) -> tuple[Result, str]:
+    began = time.monotonic()
+    try:
+        ended = subprocess.run(
+            one.command, cwd=one.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        passed, output = ended.returncode == 0, ended.stdout
+    except FileNotFoundError as e:
+        passed, output = False, f"{e.filename} is not installed\n"
+    return _result(one, passed, began), f"{_heading(one)}\n{output}"
+
+
+def _environment(checks: list[Check]) -> dict[str, str]:
+    """What commands run in. mypy analyses packages once for all roots."""
+    environment = {k: v for k, v in os.environ.items() if k != "NOTEBENTO_HOME"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if len(roots := {one.root for one in checks}) > 1:
+        environment.setdefault("MYPY_CACHE_DIR", str(min(roots) / ".mypy_cache"))
+    return environment
+
+
+def _live(one: Check, environment: Mapping[str, str], stream: TextIO) -> Result:
+    began = time.monotonic()
+    return _result(one, _passes(one, environment, stream), began)
+
+
+def _passes(one: Check, environment: Mapping[str, str], stream: TextIO) -> bool:
     if not one.command:
-        return _agrees(one.root, quiet)
-    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {k: v for k, v in os.environ.items() if k != "NOTEBENTO_HOME"} | {"PATH": beside}
+        with redirect_stdout(stream):
+            return agree(one.root)
     command = [sys.executable, "-m", "notebento", *one.command[1:]] if one.command[0] == "notebento" else one.command
     try:
-        output = sys.stderr if quiet else None
+        output = sys.stderr if stream is sys.stderr else None
         return subprocess.run(command, cwd=one.root, env=environment, stdout=output).returncode == 0
     except FileNotFoundError as e:
         print(f"{e.filename} is not installed", file=sys.stderr)
         return False
 
 
-def _agrees(root: Path, quiet: bool) -> bool:
-    if not quiet:
-        return agree(root)
-    with redirect_stdout(sys.stderr):
-        return agree(root)
+def _result(one: Check, passed: bool, began: float) -> Result:
+    return Result(str(one.root), one.name, passed, round(time.monotonic() - began, 3))
+
+
+def _heading(one: Check) -> str:
+    return f"\n── {_label(one)}: {' '.join(one.command) or 'notebento check --write makes them agree'}"
 
 
 def _label(one: Check) -> str:
     return f"{one.root.name}: {one.name}"
 
 
-def _summary(checks: list[Check], results: list[Result]) -> str:
+def _summary(checks: list[Check], results: list[Result], seconds: float) -> str:
     words = {True: "ok", False: "FAILED", None: "not run"}
     lines = [f"{words[r.passed]:>7}  {r.seconds:6.1f} s  {_label(c)}" for c, r in zip(checks, results, strict=True)]
-    passed, seconds = sum(r.passed is True for r in results), sum(r.seconds for r in results)
+    passed = sum(r.passed is True for r in results)
     return "\n".join(["", *lines, f"{passed} of {len(results)} passed in {seconds:.0f} s"])
