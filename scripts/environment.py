@@ -1,4 +1,4 @@
-"""The virtual environment of run.py and test.py: made once, trusted only when it was finished.
+"""The virtual environment of run.py and test.py: made once, and trusted only if its installation was completed.
 
 Standard library only: on a fresh machine there is nothing else.
 """
@@ -18,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = (
-    ROOT / "library"
-)  # its sources, in the repository where it is developed; elsewhere a wheel comes with the project
+LIBRARY = ROOT / "library"  # the library's sources, where it is developed; other projects come with its wheel
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 LOG = VENV / "install.log"
@@ -29,20 +27,20 @@ STAMP = VENV / "installed.json"
 
 
 class SetupError(Exception):
-    """The environment cannot be made; `fix` says what to type."""
+    """The environment cannot be set up; `fix` says what to do."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(f"{message}\n  fix: {fix}")
 
 
 def ensure(*extras: str) -> None:
-    """Make `.venv` hold what requirements.lock says for these extras. Costs milliseconds when it does."""
-    wanted, found = _wanted(), _found()
-    if found and wanted.items() <= found.items() and set(extras) <= set(found["extras"]):
+    """Install into `.venv` what requirements.lock says for these extras; milliseconds if that is done."""
+    wanted, installed = _wanted(), _installed()
+    if installed and wanted.items() <= installed.items() and set(extras) <= set(installed["extras"]):
         return
-    everything = sorted({*extras, *found.get("extras", [])})
+    everything = sorted({*extras, *installed.get("extras", [])})
     STAMP.unlink(missing_ok=True)
-    if found.get("path", wanted["path"]) != wanted["path"] or not _usable(wanted["python"]):
+    if installed.get("path", wanted["path"]) != wanted["path"] or not _usable(wanted["python"]):
         _make()
     _install(everything)
     part = STAMP.with_suffix(".part")
@@ -51,15 +49,15 @@ def ensure(*extras: str) -> None:
 
 
 def become(command: str, *arguments: str) -> int:
-    """Go on as a command of `.venv`, so that its exit status, its signals and its terminal are ours."""
+    """Continue as a command of `.venv`, with its exit status, signals and terminal."""
     program = [str(BIN / command), *arguments]
-    if os.name == "nt":  # exec would return to the prompt while the command still runs
+    if os.name == "nt":  # exec would return to the prompt while the command is still running
         return subprocess.run(program).returncode
     os.execv(program[0], program)
 
 
 def inside(*extras: str) -> None:
-    """Go on in `.venv` with these extras, when another Python was called."""
+    """Continue with the Python of `.venv` and these extras, unless this is it."""
 
     def again(arguments: list[str]) -> int:
         ensure(*extras)
@@ -70,7 +68,7 @@ def inside(*extras: str) -> None:
 
 
 def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """The exit status of `main`; what a user can mend becomes a message."""
+    """The exit status of `main`; what the user can fix becomes a message."""
     try:
         return main(arguments)
     except SetupError as e:
@@ -82,23 +80,23 @@ def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         print(_disk_full("setting up .venv failed"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         return 130
 
 
 def _wanted() -> dict[str, str]:
-    """What decides the contents of `.venv`, the extras aside: not the settings of the linters, for example."""
-    library = _decides(LIBRARY) if LIBRARY.is_dir() else _wheel().read_bytes()
-    text = b"\n".join([_decides(ROOT), library, (ROOT / "requirements.lock").read_bytes()])
-    # Console scripts hold absolute paths, so a checkout that moved needs a new environment.
+    """What determines the contents of `.venv`, apart from the extras: not the linters' settings, for example."""
+    library = _requirements(LIBRARY) if LIBRARY.is_dir() else _wheel().read_bytes()
+    text = b"\n".join([_requirements(ROOT), library, (ROOT / "requirements.lock").read_bytes()])
+    # Console scripts contain absolute paths, so a checkout that was moved needs a new environment.
     return {"digest": hashlib.sha256(text).hexdigest(), "python": sys.implementation.cache_tag, "path": str(VENV)}
 
 
-def _decides(folder: Path) -> bytes:
-    """What of a pyproject.toml decides what is installed."""
+def _requirements(folder: Path) -> bytes:
+    """The tables of a pyproject.toml that determine what is installed."""
     project = _pyproject(folder)
-    decides = [project["build-system"], project["project"], project["tool"]["setuptools"]]
-    return json.dumps(decides, sort_keys=True).encode()
+    tables = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+    return json.dumps(tables, sort_keys=True).encode()
 
 
 def _pyproject(folder: Path) -> dict:
@@ -107,27 +105,27 @@ def _pyproject(folder: Path) -> dict:
 
 def _wheel() -> Path:
     """The wheel of the library that the project asks for, in wheels/."""
-    wanted = [re.match(r"notebento *== *([\w.]+)", line) for line in _pyproject(ROOT)["project"]["dependencies"]]
-    version = next((found[1] for found in wanted if found), "X.Y.Z")
+    pins = [re.match(r"notebento *== *([\w.]+)", line) for line in _pyproject(ROOT)["project"]["dependencies"]]
+    version = next((pin[1] for pin in pins if pin), "X.Y.Z")
     wheel = ROOT / "wheels" / f"notebento-{version}-py3-none-any.whl"
     if not wheel.is_file():
         raise SetupError(
-            f"{wheel.relative_to(ROOT)} is missing: the library that pyproject.toml asks for",
-            fix="put it there (pip wheel --no-deps -w wheels LIBRARY makes it), then the same command again",
+            f"{wheel.relative_to(ROOT)} is missing: pyproject.toml requires this version of the library",
+            fix="put it there (pip wheel --no-deps -w wheels LIBRARY builds it), then repeat the command",
         )
     return wheel
 
 
-def _found() -> dict:
+def _installed() -> dict:
     try:
-        found = json.loads(STAMP.read_text())
-        return found if (BIN / ("python.exe" if os.name == "nt" else "python")).exists() else {}
+        installed = json.loads(STAMP.read_text())
+        return installed if (BIN / ("python.exe" if os.name == "nt" else "python")).exists() else {}
     except (OSError, ValueError):
         return {}
 
 
 def _usable(python: str) -> bool:
-    """Whether `.venv` is an environment of this Python with a pip, finished or not."""
+    """Whether `.venv` is an environment of this Python with pip, complete or not."""
     code = "import sys, pip; print(sys.implementation.cache_tag)"
     try:
         answer = subprocess.run([BIN / "python", "-c", code], capture_output=True, text=True)
@@ -143,16 +141,16 @@ def _make() -> None:
         import venv  # noqa: F401
     except ImportError as e:
         raise SetupError(
-            f"this Python has no module {e.name}, which makes virtual environments",
+            f"this Python has no module {e.name}, which creates virtual environments",
             fix=f"apt install python3-venv (Debian, Ubuntu; or python{version}-venv for a second Python),"
-            " then the same command again",
+            " then repeat the command",
         ) from e
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", VENV], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    if made.returncode:
+    if process.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        raise _explained("making .venv failed", made.stdout)
+        raise _explained("creating .venv failed", process.stdout)
 
 
 def _install(extras: list[str]) -> None:
@@ -160,7 +158,7 @@ def _install(extras: list[str]) -> None:
     begin = time.monotonic()
     command: list[str | Path] = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--constraint", "requirements.lock", "--editable", f".[{','.join(extras)}]"]
-    # The library by its place, never by its name: an index may have something else under it.
+    # The library by path, never by name: an index may have another package of that name.
     command += ["--editable", LIBRARY] if LIBRARY.is_dir() else [_wheel()]
     with (
         LOG.open("w+", encoding="utf-8") as log,
@@ -181,13 +179,13 @@ def _install(extras: list[str]) -> None:
 
 
 def _show(line: str) -> None:
-    """Keep what pip is doing on one line of the terminal."""
+    """Show what pip is doing, on one line of the terminal."""
     if sys.stdout.isatty():
         print(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
 
 def _explained(what: str, output: str) -> SetupError:
-    """The error for a failed command with this output: its last lines, and what to do about a cause that we know."""
+    """The error for a failed command with this output: its last lines, and the fix for a known cause."""
     what = "\n  | ".join([what, *output.strip().splitlines()[-20:]])
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return _disk_full(what)
@@ -195,9 +193,9 @@ def _explained(what: str, output: str) -> SetupError:
         return SetupError(
             f"{what}\nThe package index could not be reached, or lacks this package.",
             fix="connect this machine, or name a proxy or a mirror (HTTPS_PROXY=…, PIP_INDEX_URL=…);"
-            " then the same command again",
+            " then repeat the command",
         )
-    return SetupError(what, fix="mend what these lines say, or remove .venv; then the same command again")
+    return SetupError(what, fix="fix what these lines say, or remove .venv; then repeat the command")
 
 
 def _disk_full(what: str) -> SetupError:
@@ -205,8 +203,8 @@ def _disk_full(what: str) -> SetupError:
     free = ", ".join(f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free in {folder}" for folder in folders)
     return SetupError(
         f"{what}\nThe disk is full: {free}.",
-        fix="make room for 4 GB, or 10 GB where torch comes with CUDA (TMPDIR=… moves the temporary folder);"
-        " then the same command again",
+        fix="free 4 GB, or 10 GB if torch comes with CUDA (TMPDIR=… moves the temporary folder);"
+        " then repeat the command",
     )
 
 

@@ -1,6 +1,6 @@
-"""Stop with a sentence, not a traceback, on a Python that cannot run the rest.
+"""Stop with a message instead of a traceback on a Python that cannot run the rest.
 
-This file, run.py and test.py parse on every Python since 2.7.
+This file, run.py and test.py can be parsed by every Python since 2.7.
 """
 
 import os

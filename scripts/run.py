@@ -4,7 +4,7 @@
     python3 scripts/run.py experiment=lab           three months of them, in about two minutes
     python3 scripts/run.py trainer.epochs=8 seed=1  any value of conf/, changed for this run
 
-The first start makes .venv and installs requirements.lock; later ones go straight to `notebento run`,
+The first time this creates .venv and installs requirements.lock; after that it goes straight to `notebento run`,
 which takes the same arguments. `.venv/bin/notebento --help` lists the other commands.
 """
 
@@ -25,7 +25,7 @@ def main(arguments):
         return 0
     environment.ensure("train")
     clean_notebook.install(str(environment.ROOT))
-    os.environ.setdefault("NOTEBENTO_HOME", str(environment.ROOT))  # this checkout, wherever we are called from
+    os.environ.setdefault("NOTEBENTO_HOME", str(environment.ROOT))  # this checkout, whatever the working directory
     return environment.become("notebento", "run", *arguments)
 
 

@@ -1,13 +1,12 @@
-"""All checks and tests, from a fresh clone on: of the project, and of the library where its sources are.
+"""All checks and tests, from a fresh clone on: of the project, and of the library if its sources are here.
 
-    python3 scripts/test.py                       everything but what takes long
-    python3 scripts/test.py --fast                lint, types and the quick tests, in a minute or two
+    python3 scripts/test.py                       everything except the long tests
+    python3 scripts/test.py --fast                lint, types and the quick tests
     python3 scripts/test.py --nightly             everything
     python3 scripts/test.py -k calendar tests/    only pytest, with these arguments
 
-The first start makes .venv and installs requirements.lock. Every check of `notebento check` runs, also when an earlier
-one failed, and the exit status is 1 when one did. Paths below library/ are the library's tests. Nothing here changes a
-file of yours.
+The first time this creates .venv and installs requirements.lock. All checks of `notebento check` run, even after one has
+failed; the exit status is then 1. Paths below library/ are the library's tests. Nothing here changes your files.
 """
 
 import os

@@ -207,14 +207,14 @@ def test_a_full_disk_says_so(outdated: Path) -> None:
     assert failed.returncode == 2
     assert "The disk is full: " in failed.stdout
     assert f"GB free in {outdated}" in failed.stdout
-    assert "\n  fix: make room for 4 GB" in failed.stdout
+    assert "\n  fix: free 4 GB" in failed.stdout
 
 
 def test_what_pip_says_is_shown(outdated: Path) -> None:
     failed = start(outdated, "run.py", FAULT="raise ValueError('no compiler')")
     assert failed.returncode == 2
     assert "ValueError: no compiler" in failed.stdout
-    assert "\n  fix: mend what these lines say, or remove .venv" in failed.stdout
+    assert "\n  fix: fix what these lines say, or remove .venv" in failed.stdout
 
 
 def test_a_moved_checkout_gets_a_new_environment(installed: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_no_venv_module_says_what_to_install(tmp_path: Path, repository: Path) -
     (tmp_path / "debian/ensurepip.py").write_text("raise ModuleNotFoundError('No module', name='ensurepip')")
     failed = start(checkout, "run.py", PYTHONPATH=str(tmp_path / "debian"))
     assert failed.returncode == 2
-    assert "this Python has no module ensurepip" in failed.stdout
+    assert "has no module ensurepip" in failed.stdout
     assert "\n  fix: apt install python3-venv" in failed.stdout
     assert not (checkout / ".venv").exists()
 
