@@ -5,7 +5,7 @@
     python3 scripts/test.py --nightly             everything
     python3 scripts/test.py -k calendar tests/    only pytest, with these arguments
 
-The first time this creates .venv and installs requirements.lock. All checks of `notebento check` run, even after one has
+The first time this creates .venv and installs requirements.lock. All checks of `notebento check` run, even after one
 failed; the exit status is then 1. Paths below library/ are the library's tests. Nothing here changes your files.
 """
 
