@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from notebento.cli import main, options, streams
 from notebento.core.artifacts import Manifest
+from notebento.core.errors import UserError
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.report import summary
 from notebento.pipeline.terminal import Board
@@ -157,3 +159,56 @@ def test_a_plan_names_the_first_few_changes_and_counts_the_rest(toy: Toy) -> Non
     changes = [f"trainer.{change}" for change in changes]
     assert planned(*changes).splitlines()[-1].strip() == "and 3 more (--verbose)"
     assert planned(*changes, "--verbose").count("trainer.") == 6
+
+
+# --- what can be seen before anything runs
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["x = 1\ny = (2"], "late.ipynb, cell 6, line 2, column 5: '(' was never closed: y = (2"),
+        (["import polarz"], "late.ipynb, cell 6, line 1: there is no module 'polarz'. Did you mean 'polars'?"),
+        (["from notebento.core.stge import Stage"], "there is no module 'notebento.core.stge'"),
+    ],
+)
+def test_a_mistake_in_the_last_notebook_is_found_before_the_first_stage_runs(
+    toy: Toy, cells: list[str], said: str
+) -> None:
+    toy.stages(count=COUNT, late=({"inputs": ["n.json"]}, ""))
+    toy.notebook("late", *cells)
+    refused = CliRunner().invoke(main.app, ["run", "--plan"])
+    with pytest.raises(UserError) as e:
+        toy.drive()
+    assert said in str(e.value) and said in refused.output.replace("\n", "") and refused.exit_code == 2
+    assert toy.ran() == [] and toy.last().status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.target=laet", "laet"),
+        ("data.key=[idd]", "idd"),
+        ("data.source.path=rowz.csv", "there is no file"),
+        ("data.source.path=broken.parquet", "cannot be read"),
+        ("+model._target_=notebento.models.lightgbm.LightGMB", "Did you mean 'LightGBM'?"),
+        ("+model._target_=nowhere.Model", "there is no module 'nowhere'"),
+        ("store.url=nope://x", "store.url: 'nope://x' is not a path"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_found_before_the_first_stage_runs(
+    toy: Toy, override: str, said: str
+) -> None:
+    (toy.home / "rows.csv").write_text("id,late\n1,true\n2,false\n")
+    (toy.home / "broken.parquet").write_text("no")
+    groups = {"groups": ["data", "model", "store"], "outputs": ["n.json"]}
+    toy.stages(count=(groups, 'stage.write("n.json", 3)'))
+    source = "+data.source={_target_: notebento.data.sources.Table, name: rows, path: rows.csv}"
+    table = [source, "data.table=rows", "data.key=[id]", "data.target=late"]
+    key = override.partition("=")[0]
+    if key == "data.source.path":
+        table[0], override = source.replace("rows.csv", override.partition("=")[2]), ""
+    overrides = [*(o for o in table if not o.startswith(f"{key}=")), *filter(None, [override])]
+    with pytest.raises(UserError, match=re.escape(said)):
+        toy.drive(*overrides)
+    assert toy.ran() == []

@@ -167,7 +167,7 @@ def test_a_notebook_opened_by_hand_gets_its_inputs_made_and_says_whether_its_res
 
     notebook(home / "nbs/double.ipynb", OPEN.format(name="double"), 'stage.write("d.json", {"d": "<script>"})')
     html = stage._repr_html_()
-    assert "<b>stale</b>: double.ipynb, code cell 4: stage.write(&quot;d.json&quot;" in html and "<script>" not in html
+    assert "<b>stale</b>: double.ipynb, code cell 4: stage.write(&#34;d.json&#34;" in html and "<script>" not in html
     notebook(home / "nbs/double.ipynb", parameters="overrides = []")
     html = stage._repr_html_()
     assert "<b>unknown</b>" in html and "the parameters of double.ipynb" in html

@@ -89,7 +89,7 @@ def run(
     if multirun and into:
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
-        plans = [planning.plan(planning.open_run(each, options, planning=True)) for each in combined]
+        plans = [_planned(each, options) for each in combined]
         _show_plans(combined, plans, multirun, as_json, verbose)
         return
     with terminal.Board(err if as_json else out, verbose) as board:
@@ -101,6 +101,17 @@ def run(
         _show_sweep(folders, as_json)
     else:
         _show_run(folders[0], time.perf_counter() - began, as_json)
+
+
+def _planned(overrides: list[str], options: Any) -> list[Any]:
+    """The steps of a run. Raises `UserError` for what can be seen to fail in one of them."""
+    from notebento.pipeline.plan import open_run, plan
+    from notebento.pipeline.preflight import refuse_visible_mistakes
+
+    run = open_run(overrides, options, planning=True)
+    steps = plan(run)
+    refuse_visible_mistakes(run, [step.stage for step in steps if step.does != "cached"])
+    return steps
 
 
 def _show_plans(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIBRARY', 'meaning', 'Cell', 'sha256', 'Code', 'module_cells', 'read_code', 'recalled', 'Exported', 'exported',
-           'Module', 'Project', 'export_outdated', 'Sources', 'sources']
+           'Module', 'Project', 'export_outdated', 'Sources', 'sources', 'targets']
 
 # %% ../../../nbs/pipeline/code.ipynb #45e0feb7
 import ast
@@ -318,17 +318,17 @@ def sources(notebook: str, groups: Mapping[str, Any], project: Project) -> list[
     code = project.notebooks.get(notebook) or recalled(path, remember=project.remember)
     found = Sources(project)
     found.add(i for c in code.cells for i in c.imports)
-    found.add(_targets(groups))
+    found.add(targets(groups))
     own = project.module(project.exports[notebook]) if notebook in project.exports else None
     modules = [found.modules[name] for name in sorted(found.modules) if not own or name != own.name]  # it is above
     return [Module(notebook, path, code.cells), *modules]
 
 # %% ../../../nbs/pipeline/code.ipynb #76e70e1a
-def _targets(value: Any) -> Iterator[str]:
+def targets(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         if isinstance(value.get("_target_"), str):
             yield value["_target_"]
         value = value.values()
     if not isinstance(value, str) and isinstance(value, Iterable):
         for item in value:
-            yield from _targets(item)
+            yield from targets(item)
