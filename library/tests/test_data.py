@@ -132,6 +132,8 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     ("id,*,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column '*'", 'data.exclude=["*"]'),
     ("id,^x$,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column '^x$'", "another name"),
     ('id,"a\nb",y\n1,1,0\n2,2,1\n', {}, "'rows' has a column 'a\\nb'", "another name"),
+    ('id,"a""b",y\n1,1,0\n2,2,1\n', {}, "'rows' has a column 'a\"b'", "another name"),
+    ("id,a\\b,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column 'a\\\\b'", "another name"),
     ("id,predict_at,y\n1,1,0\n2,2,1\n", {}, "'rows' has a column 'predict_at'", "another name"),
     (TOY, {"formats": {"wehn": "%d/%m/%Y"}}, "data.formats names a column 'wehn'", "there are"),
     (TOY, {"formats": {"when": "%d/%m/%Y"}, "time": "when"}, "when|type: when is not a time", "data.formats={when"),
@@ -229,6 +231,8 @@ def test_a_file_is_read_however_it_is_written(tmp_path: Path, name: str, raw: by
     (tmp_path / name).write_bytes(raw)
     rows = read_files(str(tmp_path / name), form)
     assert rows.rows() == [("Jürgen", 1980, 1.75), ("Åsa", 1991, 1.6)]
+    rows.write_parquet(tmp_path / f"{name}.parquet")
+    assert read_files(str(tmp_path / f"{name}.parquet")).equals(rows)
 
 
 def test_a_folder_is_its_data_files_and_an_empty_one_decides_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from itertools import product
 from pathlib import Path
@@ -44,11 +44,15 @@ def runs_folder() -> Path:
     return Path(os.environ.get("NOTEBENTO_RUNS") or project_root() / "runs").resolve()
 
 # %% ../../../nbs/core/compose.ipynb #accb34d9
-def quoted(key: str, value: str) -> str:
-    """The override `key=value` as one types it in a shell, whatever characters `value` has."""
-    escaped = re.sub(r'(\\*)(["])', r"\1\1\\\2", value)
-    escaped += "\\" * (len(value) - len(value.rstrip("\\")))  # those at the end would escape the quote
-    return shlex.quote(f'{key}="{escaped}"')
+def quoted(key: str, value: str | Sequence[str]) -> str:
+    """The override `key=value` as one types it in a shell, whatever characters `value` has; of a list, too."""
+    texts = [value] if isinstance(value, str) else value
+    shown = []
+    for text in texts:
+        escaped = re.sub(r'(\\*)(["])', r"\1\1\\\2", text)
+        escaped += "\\" * (len(text) - len(text.rstrip("\\")))  # those at the end would escape the quote
+        shown.append(f'"{escaped}"')
+    return shlex.quote(f"{key}={shown[0]}" if isinstance(value, str) else f"{key}=[{','.join(shown)}]")
 
 # %% ../../../nbs/core/compose.ipynb #e851eacb
 def _parse(text: str) -> "Override":

@@ -162,12 +162,12 @@ def _read_one(file: Path, base: Path, form: CsvFormat) -> pl.DataFrame:
         if kind not in CSV + PARQUET:
             problem = f"{file}: only CSV and Parquet files are read, not .{kind}"
             raise UserError(problem, fix="convert it, for example with polars")
-        rows = read_texts(file, form) if kind in CSV else pl.read_parquet(file)
+        rows = read_texts(file, form) if kind in CSV else pl.read_parquet(file, glob=False)
     except (pl.exceptions.PolarsError, OSError, EOFError) as e:
         raise UserError(f"{file} cannot be read as {kind}: {reason(e)}", fix="repair the file, or read another") from e
     pairs = (part.partition("=") for part in file.relative_to(base).parts[:-1])
-    added = {name: pl.lit(value) for name, equals, value in pairs if equals and name not in rows.columns}
-    return rows.with_columns(**added) if rows.width else rows
+    added = [pl.lit(value).alias(name) for name, equals, value in pairs if equals and name not in rows.columns]
+    return rows.with_columns(added) if rows.width else rows
 
 # %% ../../../nbs/data/files.ipynb #4331ba74
 def same_columns(tables: dict[Path, pl.DataFrame]) -> list[pl.DataFrame]:

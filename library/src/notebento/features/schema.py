@@ -220,11 +220,11 @@ def not_ahead(view: View, rows: pl.DataFrame) -> None:
 def derive(derived: Mapping[str, pl.Expr], frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
     """`frame` with the features `names` of `derived`, as many at a time as do not need each other."""
     together: dict[str, pl.Expr] = {}
-    for name in names:
+    for name in names:  # a column may be called `self`, so they are no keyword arguments
         if together.keys() & derived[name].meta.root_names():
-            frame, together = frame.with_columns(**together), {}
-        together[name] = derived[name]
-    return frame.with_columns(**together)
+            frame, together = frame.with_columns(together.values()), {}
+        together[name] = derived[name].alias(name)
+    return frame.with_columns(together.values())
 
 # %% ../../../nbs/features/schema.ipynb #29f0a8bd
 def seen_before(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
