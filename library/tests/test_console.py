@@ -20,7 +20,7 @@ from notebento.core.artifacts import Manifest
 from notebento.core.errors import UserError
 from notebento.pipeline.engine import StageError
 from notebento.pipeline.report import summary
-from notebento.pipeline.terminal import Board
+from notebento.pipeline.terminal import Board, show
 
 NOTICE = "2 of 9 rows [early] break the contract"
 NOTE = f"stage.notice({NOTICE[:9]!r} + {NOTICE[9:]!r})\n"  # the report also shows the cell
@@ -212,3 +212,19 @@ def test_a_mistake_in_the_configuration_is_found_before_the_first_stage_runs(
     with pytest.raises(UserError, match=re.escape(said)):
         toy.drive(*overrides)
     assert toy.ran() == []
+
+
+def test_the_console_and_the_report_say_how_to_open_what_a_stage_logged(toy: Toy) -> None:
+    log = 'log = stage.work / "wandb/offline-run-1"\nlog.mkdir(parents=True)\n(log / "run-1.wandb").touch()\n'
+    study = '(stage.work / "study.db").touch()\nstage.write("best.json", {"study": "0af3"})'
+    toy.stages(search=({"outputs": ["best.json"]}, log + study))
+    first, again = toy.drive(), toy.drive()
+    for folder, times in ((first, 1), (again, 0)):
+        printed = Console(file=StringIO(), width=300)
+        show(folder, Manifest.read(folder), printed)
+        report = (folder / "report.html").read_text()
+        for command in (
+            f"wandb leet {first}/work/search/wandb/offline-run-1",
+            "optuna trials --study-name 0af3 --storage",
+        ):
+            assert printed.file.getvalue().count(command) == times and report.count(command) == 1

@@ -21,6 +21,7 @@ from .drawing import cut, dag, duration, extent, state, whisker
 from .keys import NEVER_RAN
 from .outcome import ranked, results
 from .rendering import FAILED, FIGURE
+from .trackers import logs_of
 
 # %% ../../../nbs/pipeline/report.ipynb #791cd58c
 def first_screen(manifest: Manifest, run_dir: Path) -> Html:
@@ -71,10 +72,10 @@ def size(count: float) -> str:
     return f"{count:.1f}\N{NO-BREAK SPACE}GB"
 
 # %% ../../../nbs/pipeline/report.ipynb #05f4bcc5
-def _stage(name: str, record: StageRecord, notebook: Html) -> Html:
+def _stage(name: str, record: StageRecord, notebook: Html, logs: Mapping[str, str]) -> Html:
     """What happened to a stage, its facts, and its executed notebook."""
     spent = duration(record.seconds) if record.seconds and not record.cached else ""
-    facts = {"notebook": record.notebook, "why": "; ".join(record.why), "key": record.key[:16]}
+    facts = {"notebook": record.notebook, "why": "; ".join(record.why), "key": record.key[:16], **logs}
     said = {"state": state(record), "spent": spent, "because": _because(record), "marked": _marked(record)}
     return from_template("stage.html.j2", name=name, record=record, facts=facts, size=size, notebook=notebook, **said)
 
@@ -135,7 +136,7 @@ def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
         figures={n: found for n, part in parts.items() if (found := _every(FIGURE, "</figure>", part))},
         metrics={part: (metric_table(m), difference_table(differences.get(part, {}))) for part, m in metrics.items()},
         dag=dag(manifest),
-        stages=[_stage(n, r, Html(parts.get(n, ""))) for n, r in stages.items()],
+        stages=[_stage(n, r, Html(parts.get(n, "")), logs_of(run_dir, n, r)) for n, r in stages.items()],
         idle=[n for n in manifest.stages if n not in stages],
         lineage=_lineage(manifest, run_dir),
         settings=_settings(manifest),

@@ -24,6 +24,7 @@ from ..core.config import Config, convert
 from ..core.runs import leading
 from ..evaluation.metrics import Improvement
 from .report import size
+from .trackers import logs_of
 from ..registry.registry import Registry, standing
 
 # %% ../../../nbs/pipeline/terminal.ipynb #927665cb
@@ -138,6 +139,9 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     if "gate.json" in made:
         gate = load(made["gate.json"])
         say("gate [green]passed[/]" if gate["passed"] else "gate [red]refused[/]: " + "; ".join(gate["reasons"]))
+    for stage, record in manifest.stages.items():
+        for tracker, command in ({} if record.cached else logs_of(run_dir, stage, record)).items():
+            say(escape(f"{tracker}'s log of {stage}: {command}"))
     if "version.json" in made:
         _say_next(load(made["version.json"])["version"], manifest, load(made["model"] / "schema.json"), say)
 
