@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from stores import RedisServer
 
+    from notebento.core.config import RegistryConfig
+
 SERVERS = {"redis", "postgresql", "service"}  # fixtures that start one
 
 
@@ -86,3 +88,22 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RedisServer"]:
 
     with redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the package of `serving_toys`; its `runs/` is the state of a file's tests."""
+    from serving_toys import at_home, write_package
+
+    folder = tmp_path_factory.mktemp("home")
+    write_package(folder)
+    with at_home(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def registry(home: Path) -> "RegistryConfig":
+    """The configuration of a registry whose champion is the toy version."""
+    from serving_toys import registered, toy_bundle
+
+    return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")

@@ -345,14 +345,41 @@ def live(made: Model, happened: list[tuple[str, Any, Any]]) -> None:
     assert digests(made.toy.last()) == before
 
 
+def play(data: st.DataObject, at_least: int, at_most: int, without_kernels: bool = True) -> None:
+    """Let something drawn happen to a pipeline that is drawn."""
+    nodes = data.draw(graphs())
+    happened = data.draw(st.lists(edits(nodes), min_size=at_least, max_size=at_most))
+    with model(nodes, without_kernels) as made:
+        live(made, happened)
+
+
+def drawn(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """So many examples, however long each takes."""
+    return settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+    )
+
+
 @pytest.mark.process  # and more runs than a quick test can have
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@drawn(EXAMPLES)
 @given(st.data())
 def test_after_anything_the_artifacts_are_those_of_a_run_from_scratch(data: st.DataObject) -> None:
-    nodes = data.draw(graphs())
-    happened = data.draw(st.lists(edits(nodes), min_size=1, max_size=8))
-    with model(nodes) as made:
-        live(made, happened)
+    play(data, 1, 8)
+
+
+@pytest.mark.nightly
+@drawn(300)
+@given(st.data())
+def test_after_very_much_the_artifacts_are_those_of_a_run_from_scratch(data: st.DataObject) -> None:
+    play(data, 4, 15)
+
+
+@pytest.mark.process
+@pytest.mark.nightly
+@drawn(10)
+@given(st.data())
+def test_after_anything_kernels_make_the_same(data: st.DataObject) -> None:
+    play(data, 1, 4, without_kernels=False)
 
 
 REAL = {
@@ -367,24 +394,3 @@ HAPPENED = [("words", "b", 1), ("during", 1, ("module", "a", 2, True)), ("name",
 def test_kernels_make_the_same() -> None:
     with model(REAL, without_kernels=False) as made:
         live(made, HAPPENED)
-
-
-@pytest.mark.process
-@pytest.mark.nightly
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-@given(st.data())
-def test_after_anything_kernels_make_the_same(data: st.DataObject) -> None:
-    nodes = data.draw(graphs())
-    happened = data.draw(st.lists(edits(nodes), min_size=1, max_size=4))
-    with model(nodes, without_kernels=False) as made:
-        live(made, happened)
-
-
-@pytest.mark.nightly
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-@given(st.data())
-def test_after_very_much_the_artifacts_are_those_of_a_run_from_scratch(data: st.DataObject) -> None:
-    nodes = data.draw(graphs())
-    happened = data.draw(st.lists(edits(nodes), min_size=4, max_size=15))
-    with model(nodes) as made:
-        live(made, happened)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import absent
-from toys import Toy, digests, here, kill, none_left, processes, until
+from toys import Toy, digests, here, kill, none_left, processes, statuses, until
 
 from notebento.core.artifacts import Manifest, digest, load
 from notebento.core.errors import NotebentoError, UserError
@@ -175,11 +175,7 @@ stage.write("d.json", 2 * stage.read("n.json"))
     assert none_left(toy, 1) == []
     manifest = toy.last()
     assert manifest.status == "interrupted"
-    assert {n: r.status for n, r in manifest.stages.items()} == {
-        "count": "done",
-        "double": "interrupted",
-        "other": "interrupted",
-    }
+    assert statuses(manifest) == {"count": "done", "double": "interrupted", "other": "interrupted"}
     assert (toy.runs / "latest").resolve().name == manifest.run_id
     toy.ran()
     toy.log.with_name("go").touch()
@@ -233,11 +229,7 @@ def test_a_full_disk_is_said_and_the_next_run_continues(toy: Toy, kernels: bool)
         assert e.value.exit_status == 2
         manifest = toy.last()
         assert manifest.status == "failed"
-        assert {n: r.status for n, r in manifest.stages.items()} == {
-            "count": "done",
-            "double": "failed",
-            "triple": "done",
-        }
+        assert statuses(manifest) == {"count": "done", "double": "failed", "triple": "done"}
         assert unfinished(toy.runs) == []
         check_cache(toy)
         again("size=20m")
@@ -420,7 +412,7 @@ def test_what_went_wrong_is_named_and_the_rest_is_done(toy: Toy) -> None:
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 3
     manifest = toy.last()
-    assert {n: r.status for n, r in manifest.stages.items()} == {
+    assert statuses(manifest) == {
         "count": "done",
         "slow": "failed",
         "dead": "failed",

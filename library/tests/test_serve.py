@@ -53,21 +53,6 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the toy's package; its `runs/` is the state of this module's tests."""
-    folder = tmp_path_factory.mktemp("serve")
-    write_package(folder)
-    with at_home(folder):
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def registry(home):
-    """The configuration of a registry whose champion is the toy."""
-    return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")
-
-
-@pytest.fixture(scope="module")
 def client(registry):
     """A client of the champion."""
     serve = msgspec.structs.replace(SETTINGS, port=free_port())

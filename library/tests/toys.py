@@ -138,6 +138,11 @@ def digests(manifest: Manifest) -> dict[str, str]:
     return {name: a.digest for name, a in manifest.artifacts().items() if a.compared}
 
 
+def statuses(manifest: Manifest) -> dict[str, str]:
+    """How each stage ended."""
+    return {name: record.status for name, record in manifest.stages.items()}
+
+
 def processes(toy: Toy, word: str = "") -> list[psutil.Process]:
     """The processes that were started for `toy` and have `word` in their command, this one aside."""
     found = []

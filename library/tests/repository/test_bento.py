@@ -14,13 +14,10 @@ import pytest
 from serving_toys import (
     FEATURES,
     SETTINGS,
-    at_home,
     expected,
     process,
     records,
-    registered,
     settled,
-    toy_bundle,
     write_package,
 )
 from stores import free_port
@@ -33,21 +30,6 @@ from notebento.serving.service import ENVIRONMENT, Deployment
 
 pytestmark = [pytest.mark.process, pytest.mark.server]
 DEPLOYMENT = Deployment("", "", SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the toy's package and its state."""
-    folder = tmp_path_factory.mktemp("bento")
-    write_package(folder)
-    with at_home(folder):
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def registry(home):
-    """The registry whose champion is the toy."""
-    return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")
 
 
 @pytest.fixture(scope="module")
