@@ -20,10 +20,10 @@ Approval = Annotated[str, typer.Option(help="Who agreed, for the ledger.")]
 def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every version, and who is champion."""
     from notebento.evaluation.metrics import headline_names
-    from notebento.registry.registry import other_ledgers, overview
+    from notebento.registry.registry import other_ledgers, summaries
 
     registry = _registry(overrides)
-    rows = overview(registry)
+    rows = summaries(registry)
     if as_json:
         print_json(rows)
     elif not rows:

@@ -116,7 +116,7 @@ def champion_of(history: Iterable[LedgerEntry]) -> str:
 
 # %% ../../../nbs/registry/ledger.ipynb #4c4e2347
 def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
-    """The version called `name`, or whose name begins so; `champion` is one too."""
+    """The version called `name`, or whose name starts with it; `champion` is a name, too."""
     known = [row.version for row in history if row.action == "register"]
     if not known:
         raise UserError("nothing is registered yet", fix="notebento run")
