@@ -14,7 +14,7 @@ import numpy as np
 from ..core.config import BoundConfig
 from ..core.errors import UserError, nearest
 from .metrics import Improvement, Interval, Metric
-from ..models.base import Inputs, Rows
+from ..models.base import Rows
 from ..models.bundle import Signature
 
 # %% ../../../nbs/evaluation/gate.ipynb #aca0510d
