@@ -16,6 +16,7 @@ from notebento.core.artifacts import digest, save
 from notebento.core.config import DataConfig, Node, TableContract, convert
 from notebento.core.errors import UserError
 from notebento.data.files import DETECTED, CsvFormat, read_files
+from notebento.data.plots import plot_columns, plot_parts
 from notebento.data.snapshot import facts_of, take
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
 from notebento.data.text import values_of
@@ -545,6 +546,34 @@ def test_an_empty_part_and_a_part_of_one_class_are_named() -> None:
         split_at(msgspec.structs.replace(data, as_of="2024-03-01"), rows)
     with pytest.raises(UserError, match="the validation part has one class only, 1"):
         split_at(data, rows.filter((pl.col("at").dt.month() != 2) | (pl.col("y") == 1)))
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_never_fails_a_stage() -> None:
+    first, last = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
+    columns = {
+        "step": [1.0, math.nextafter(1.0, 2)],
+        "range": [1e308, -1e308],
+        "tiny": [5e-324, 0.0],
+        "infinite": [math.inf, 1.0],
+        "integers": [2**63 - 1, -(2**63)],
+        "nothing": pl.Series([None, None], dtype=pl.Float64),
+        "no text": pl.Series([None, None], dtype=pl.String),
+        "years": [first, last],
+        "year": [last, last],
+        "$^$": ["$_{", "$^$"],
+        "long": ["x" * 500, "two\nlines"],
+        "flags": [None, True],
+    }
+    plot_columns(pl.DataFrame(columns), [*columns], "$^$").savefig(io.BytesIO(), format="svg")
+    plot_columns(pl.DataFrame(columns), [], "none").savefig(io.BytesIO(), format="svg")
+    times = [first + dt.timedelta(days=i * 70_000) for i in range(50)]
+    for task, target in {"binary": ["$^", "$_"], "regression": [1e308, -1e308]}.items():
+        rows = pl.DataFrame({"t$^$": times, "y$^$": target * 25})
+        data = DataConfig(time="t$^$", target="y$^$", task=task)
+        plot_parts(rows, data, split_at(data, rows)).savefig(io.BytesIO(), format="svg")
 
 
 # -- leaks -------------------------------------------------------------------------------------------------------------

@@ -6,14 +6,14 @@
 __all__ = ['RESERVED', 'Contracts', 'CLASSES', 'QUANTILES', 'name_problem', 'refuse_names', 'selected_columns', 'contract_of',
            'contracts_of', 'task_of', 'with_task', 'examine_target', 'examine', 'Snapshot', 'source_of', 'read',
            'until', 'time_range', 'row_numbers', 'rejected_rows', 'doubts', 'take', 'newest_tables', 'quantiles',
-           'top_values', 'profile', 'facts_of', 'column_table', 'plot_columns']
+           'top_values', 'profile', 'facts_of', 'column_table']
 
 # %% ../../../nbs/data/snapshot.ipynb #9a88de3d
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import polars as pl
@@ -26,9 +26,6 @@ from ..core.runs import newest_artifacts
 from .contract import column_kind, explain, keep, need, refuse
 from .sources import Table, TableSource
 from .text import odd_values
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # %% ../../../nbs/data/snapshot.ipynb #8b82ed31
 RESERVED = ("predict_at",)
@@ -360,30 +357,3 @@ def column_table(facts: Mapping[str, Any], table: str) -> pl.DataFrame:
     """One line for each column of `table`: its kind, how many nulls, how many different values."""
     columns = facts["tables"][table]["columns"]
     return pl.DataFrame([{"column": n, **{k: f[k] for k in ("kind", "nulls", "distinct")}} for n, f in columns.items()])
-
-# %% ../../../nbs/data/snapshot.ipynb #42535344
-def plot_columns(rows: pl.DataFrame, columns: Sequence[str], title: str) -> "Figure":
-    """How the values of up to twelve columns are distributed; outermost hundredths are left out."""
-    import matplotlib.pyplot as plt
-
-    shown = columns[:12]
-    across = min(4, len(shown))
-    down = -(-len(shown) // across)
-    fig, axes = plt.subplots(down, across, figsize=(2.6 * across, 1.9 * down), squeeze=False, layout="constrained")
-    for ax, name in zip(axes.flat, shown, strict=False):
-        known = rows[name].drop_nulls()
-        if known.dtype in (pl.String, pl.Boolean):
-            top = top_values(known.cast(pl.String), 8)
-            ax.bar(top["value"].to_list(), top["count"].to_list())
-            ax.tick_params(axis="x", rotation=90 if max(map(len, top["value"])) > 3 else 0)
-        else:
-            low, high = quantiles(known, (0.01, 0.99))
-            ax.hist(known.filter(known.is_between(low, high)).to_numpy(), bins=30)
-            ax.tick_params(axis="x", rotation=30 if known.dtype.is_temporal() else 0)
-        ax.set_title(f"{name}, {rows[name].null_count() / rows.height:.1%} null", fontsize=8)
-        ax.tick_params(labelsize=7)
-    for ax in axes.flat[len(shown) :]:
-        ax.set_visible(False)
-    fig.suptitle(f"{title}: rows by value", fontsize=9)
-    plt.close(fig)
-    return fig
