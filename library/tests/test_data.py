@@ -2,6 +2,8 @@
 
 import datetime as dt
 import gzip
+import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +362,19 @@ def test_a_date_that_can_be_read_in_two_ways_is_never_guessed(
         take(own(pl.DataFrame({"when": texts, "y": [0, 1]}).write_csv(), time="when"))
     assert message in e.value.message
     assert fix in e.value.fix
+
+
+def test_a_wrong_kind_or_name_of_a_feature_is_named(own: Any) -> None:
+    data = own(TOY, key=("id",))
+    tables = {"rows": take(data).tables["rows"]}
+    for columns, message in (
+        (Columns(kinds={"z": "string"}), "features.kinds names a column 'z' that is not there"),
+        (Columns(kinds={"when": "number"}), "features.kinds: column 'when' is a datetime in the table"),
+        (Columns(optional=("z",)), "features.optional names a column 'z' that is not there"),
+    ):
+        with pytest.raises(UserError, match=message):
+            columns.schema(tables, data)
+    assert Columns(kinds={"x": "string"}).schema(tables, data).record["x"].type == "string"
 
 
 # -- what the reader should know ---------------------------------------------------------------------------------------

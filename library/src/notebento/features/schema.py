@@ -19,6 +19,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
+from ..data.contract import need
 from ..data.snapshot import task_of
 from notebento.features.asof import (
     AT_ONCE,
@@ -440,6 +441,13 @@ class Columns(Options, frozen=True):
         """These columns with the kinds that they have in `rows`."""
         no = {*data.key, data.time, data.target, *data.known_after, "predict_at"}
         kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
+        for name, kind in self.kinds.items():
+            need(name, kinds, "features.kinds")
+            if kind not in ("string", kinds[name]):
+                problem = f"features.kinds: column '{name}' is a {kinds[name]} in the table, and cannot be a {kind}"
+                raise UserError(problem, fix=f"its type in the contract, data.contract.{data.table}.columns, or string")
+        for name in self.optional or ():
+            need(name, kinds, "features.optional")
         optional = tuple(name for name in kinds if rows[name].null_count()) if self.optional is None else self.optional
         return msgspec.structs.replace(self, kinds={**kinds, **self.kinds}, optional=optional)
 
