@@ -228,3 +228,20 @@ def test_the_console_and_the_report_say_how_to_open_what_a_stage_logged(toy: Toy
             "optuna trials --study-name 0af3 --storage",
         ):
             assert printed.file.getvalue().count(command) == times and report.count(command) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("{home}/conf/config.yaml", "NOTEBENTO_RUNS is {home}/conf/config.yaml, which is a file"),
+        ("/proc/nowhere", "the runs go to /proc/nowhere, and /proc cannot be written"),
+        ("outcomes", "the runs go to {home}/outcomes"),
+        ("~/outcomes", f"the runs go to {Path('~/outcomes').expanduser()}"),
+    ],
+)
+def test_the_doctor_says_where_runs_go_and_why_they_cannot(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, named: str, said: str
+) -> None:
+    monkeypatch.setenv("NOTEBENTO_RUNS", named.format(home=toy.home))
+    findings = {f["what"]: f for f in json.loads(CliRunner().invoke(main.app, ["doctor", "--json"]).stdout)}
+    assert said.format(home=toy.home) in findings["disk"]["found"]

@@ -1,11 +1,10 @@
 """`notebento doctor`: what is wrong with this machine."""
 
-import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import msgspec
 
@@ -86,13 +85,17 @@ def _git() -> str:
 
 
 def _disk() -> str:
-    folder = next(p for p in (runs_folder(), *runs_folder().parents) if p.exists())
+    runs = runs_folder()
+    folder = next(p for p in (runs, *runs.parents) if p.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e:
+        fix = "change its owner, or set NOTEBENTO_RUNS to another folder"
+        raise UserError(f"the runs go to {runs}, and {folder} cannot be written: {e.strerror}", fix=fix) from e
     free = shutil.disk_usage(folder).free
     if free < ROOM:
         raise UserError(f"{free / 1e9:.1f} GB free in {folder}", fix="make room, or notebento runs gc --keep 5")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder} cannot be written", fix="change its owner, or set NOTEBENTO_RUNS")
-    return f"{free / 1e9:.0f} GB free in {Path(folder)}"
+    return f"{free / 1e9:.0f} GB free; the runs go to {runs}"
 
 
 LOOKS = {"Python": _python, "project": _project, "packages": _packages, "git": _git, "disk": _disk}

@@ -40,8 +40,15 @@ def project_root() -> Path:
 
 # %% ../../../nbs/core/compose.ipynb #6edc7e0e
 def runs_folder() -> Path:
-    """Where all state of the embedded default lives: `NOTEBENTO_RUNS`, or `runs/` in the project."""
-    return Path(os.environ.get("NOTEBENTO_RUNS") or project_root() / "runs").resolve()
+    """Where all state of the embedded default lives: `NOTEBENTO_RUNS`, or `runs/` in the project.
+
+    A relative path is relative to the project, not to where somebody works, and `~` is the home folder.
+    """
+    named = Path(os.environ.get("NOTEBENTO_RUNS") or "runs").expanduser()
+    folder = (named if named.is_absolute() else project_root() / named).resolve()
+    if folder.is_file():
+        raise UserError(f"NOTEBENTO_RUNS is {folder}, which is a file", fix="set it to a folder, or unset it")
+    return folder
 
 # %% ../../../nbs/core/compose.ipynb #accb34d9
 def quoted(key: str, value: str | Sequence[str]) -> str:
