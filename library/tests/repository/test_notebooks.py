@@ -129,6 +129,10 @@ def test_run_all_and_save_leave_no_diff_but_the_outputs_of_the_tour(
     assert [*differences(project, right)] == []
     git("config", "--unset", "filter.notebento.clean")
     assert [d.path.name for d in differences(project, right)] == ["01_data.ipynb"]
+    git("add", "--renormalize", "nbs")
+    git("commit", "-qm", "With outputs, from a clone without the filter")
+    clean_notebook.install(str(project))
+    assert [d.path.name for d in differences(project, right)] == ["01_data.ipynb"]
 
 
 def test_the_hook_is_installed_once_and_leaves_the_repositorys_own_hooks(

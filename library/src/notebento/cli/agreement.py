@@ -1,8 +1,8 @@
 """Do notebooks and modules agree?
 
 A notebook is committed as nbdev_clean leaves it and, but for the tour, without outputs. The package is what nbdev_export
-makes of the notebooks. Both are made anew in a temporary folder and compared to the byte; a notebook with outputs that git
-filters out, as scripts/run.py sets it up, is as it should be.
+makes of the notebooks. Both are made anew in a temporary folder and compared to the byte. Outputs on disk that git filters
+out of the next commit, as scripts/run.py sets it up, are fine.
 """
 
 import configparser
@@ -66,14 +66,20 @@ def differences(root: Path, right: Path) -> Iterator[Difference]:
 
 
 def _is_filtered(root: Path, path: Path, right: Path) -> bool:
-    """Whether git would commit the notebook as `right` although other bytes are on disk."""
-    command = ["git", "-C", str(root), "hash-object"]
-    options = (["--path", str(path), str(root / path)], ["--no-filters", str(right)])
-    try:
-        committed, wanted = (subprocess.check_output(command + o, stderr=subprocess.DEVNULL) for o in options)
-    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+    """Whether git would commit the notebook as `right` although other bytes are on disk, and has not committed those."""
+    if not shutil.which("git"):
         return False
-    return committed == wanted
+    commands = {
+        "on disk": ["hash-object", "--no-filters", str(root / path)],
+        "next": ["hash-object", "--path", str(path), str(root / path)],
+        "right": ["hash-object", "--no-filters", str(right)],
+        "committed": ["rev-parse", "--quiet", "--verify", f":./{path.as_posix()}"],
+    }
+    git = ["git", "-C", str(root)]
+    blobs = {
+        name: subprocess.run([*git, *command], capture_output=True).stdout.strip() for name, command in commands.items()
+    }
+    return blobs["next"] == blobs["right"] != b"" and blobs["committed"] != blobs["on disk"]
 
 
 def _make(root: Path, right: Path) -> None:
