@@ -78,8 +78,8 @@ def contract_of(data: DataConfig, table: str) -> TableContract:
         return contract
     columns = dict(contract.columns)
     if data.time:
-        asked = columns.get(data.time, ColumnContract())
-        columns[data.time] = msgspec.structs.replace(asked, type="datetime", nullable=False)
+        declared = columns.get(data.time, ColumnContract())
+        columns[data.time] = msgspec.structs.replace(declared, type="datetime", nullable=False)
     return TableContract(key=data.key, columns=columns, rules=contract.rules)
 
 # %% ../../../nbs/data/snapshot.ipynb #42bc60b2
@@ -219,7 +219,7 @@ def row_numbers(rows: pl.DataFrame, data: DataConfig) -> list[str]:
         *(data.include or ()),
     }
     rules = " ".join(contract.rules.values())
-    found = []
+    numbering = []
     for name in rows.columns if rows.height >= 30 and data.include is not None else ():
         column = rows[name]
         if not column.dtype.is_integer() or name in used or name in rules or column.null_count():
@@ -227,9 +227,9 @@ def row_numbers(rows: pl.DataFrame, data: DataConfig) -> list[str]:
         for ordered in (column, column.sort()):
             steps = ordered.cast(pl.Int64, strict=False).diff().drop_nulls()
             if (steps == 1).all() or (ordered is column and ((steps > 0).all() or (steps < 0).all())):
-                found.append(name)
+                numbering.append(name)
                 break
-    return found
+    return numbering
 
 # %% ../../../nbs/data/snapshot.ipynb #488ff45f
 def rejected_rows(rejects: pl.DataFrame, read: Mapping[str, int], data: DataConfig) -> Iterator[str]:

@@ -97,8 +97,8 @@ def leaks(
     else:
         classes = rows[target].rank("dense").to_numpy().astype(np.int64) - 1
         answer = np.eye(classes.max() + 1)[classes]  # (n, classes)
-    found = [(name, _strength(rows[name], answer, task)) for name in columns]
-    return sorted([(name, s) for name, s in found if s > limit], key=lambda leak: (-leak[1], leak[0]))
+    strengths = [(name, _strength(rows[name], answer, task)) for name in columns]
+    return sorted([(name, s) for name, s in strengths if s > limit], key=lambda leak: (-leak[1], leak[0]))
 
 # %% ../../../nbs/data/split.ipynb #490c5017
 def _strength(column: pl.Series, answer: np.ndarray, task: str) -> float:
