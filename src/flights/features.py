@@ -46,7 +46,7 @@ flights = FeatureSet(
 )
 
 # %% ../../nbs/02_features.ipynb #af2cd416
-LEAD = timedelta(hours=2)  # so long before its departure a flight's aircraft is known
+LEAD = timedelta(hours=2)  # before departure, when a flight's aircraft is assigned
 _sched_dep, _departed, _arrived = pl.col("sched_dep"), pl.col("departed"), pl.col("arrived")
 _published = _sched_dep - timedelta(days=7)
 _always = pl.lit(datetime(1900, 1, 1, tzinfo=UTC))
@@ -127,7 +127,7 @@ arrivals = Events(
 
 # %% ../../nbs/02_features.ipynb #a8d4344b
 def add_recent(features: FeatureSet) -> None:
-    """Add how departures and arrivals went lately, and how they usually go."""
+    """Add recent departures and arrivals, and what is normal for them."""
     leaving = {"delay": mean("delay"), "late": share("late")}
     landing = {**leaving, "made_up": mean("made_up")}
     usual = {**landing, "n": count()}
@@ -151,7 +151,7 @@ checks = Events(
 
 
 def add_held(features: FeatureSet) -> None:
-    """Add how many of the flights that should have left lately had not."""
+    """Add how many recently scheduled flights had not left."""
     held = {"held": share("held")}
     both = {**held, "held_n": total("held")}
     for by in (("origin",), ("origin", "carrier"), ("carrier",)):
@@ -187,7 +187,7 @@ def add_waiting(features: FeatureSet, by: tuple[str, ...]) -> None:
 
 # %% ../../nbs/02_features.ipynb #ea531151
 def add_all_waiting(features: FeatureSet) -> None:
-    """Add who waits in New York, at an airport, of an airline, of an airline at an airport, to a destination."""
+    """Add waiting flights in all, by airport, by airline, by airline at an airport, and by destination."""
     for by in ((), ("origin",), ("carrier",), ("origin", "carrier"), ("dest",)):
         add_waiting(features, by)
 
@@ -209,7 +209,7 @@ legs = Events(
 
 
 def add_legs(features: FeatureSet) -> None:
-    """Add the aircraft's last arrival, and as a step on the way its leg before this one."""
+    """Add the aircraft's last arrival and, as an intermediate step, its previous leg."""
     landed, before = {"delay": last("delay"), "ago": since()}, {value: last(value) for value in legs.values}
     just_before = Moment("sched_dep", plus=-LEAD - timedelta(microseconds=1))
     features.add(
@@ -225,7 +225,7 @@ _leg = {value: pl.col(f"_leg_{value}") for value in legs.values}
 
 
 def add_leg_before(features: FeatureSet) -> None:
-    """Add what is known of the leg before, the aircraft's last one from New York."""
+    """Add what is known about the previous leg, the aircraft's last departure from New York."""
     gap = _minutes(_sched_dep - _leg["sched_dep"])
     under_way = _leg["dep_delay"].is_not_null() & _leg["arr_delay"].is_null()
     overdue = _leg["dep_delay"].is_null() & (pl.col("predict_at") >= _leg["sched_dep"] + timedelta(minutes=15))
@@ -245,7 +245,7 @@ add_leg_before(flights)
 
 # %% ../../nbs/02_features.ipynb #968cf300
 def add_turn_round(features: FeatureSet) -> None:
-    """Add the time that the leg before leaves for this one."""
+    """Add the time that the previous leg leaves for this flight."""
     delay = pl.col("leg_delay").fill_null(0)
     known = pl.coalesce("leg_arr_delay", "leg_dep_delay", "leg_overdue_for")
     slack = pl.col("leg_gap") - 2 * _minutes(_leg["sched_arr"] - _leg["sched_dep"])
@@ -295,7 +295,7 @@ observations = Events(
 
 # %% ../../nbs/02_features.ipynb #d528324d
 def add_weather(features: FeatureSet) -> None:
-    """Add the weather at the airport, how it changed in three hours, and the rain of six."""
+    """Add the weather at the airport, its change in three hours, and the rain of six."""
     newest = {value: last(value) for value in observations.values}
     before = Moment(plus=timedelta(hours=-3))
     features.add(
@@ -323,13 +323,13 @@ class Flights(Options, frozen=True):
     def offline(self, tables: Tables, data: DataConfig) -> pl.DataFrame:
         """Key, time, target and features of every flight of the snapshot, in order of time."""
         if timedelta(hours=data.lead_hours) > LEAD:
-            problem = f"data.lead_hours={data.lead_hours}: so long before departure a flight's aircraft is not known"
+            problem = f"data.lead_hours={data.lead_hours}: a flight's aircraft is not known that long before departure"
             raise UserError(problem, fix=f"data.lead_hours={LEAD / timedelta(hours=1)}")
         rows = rows_of(tables, data)
         return beside(rows, compute(flights, rows, tables).select(kept(flights.shown, self.without)), self, data)
 
     def request(self, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
-        """The features that records give, or that a store `looked` up; the others are null."""
+        """The features in the records and those that a store `looked` up; the others are null."""
         return from_records(flights, records, looked).select(kept(flights.shown, self.without))
 
     def schema(self, tables: Mapping[str, pl.DataFrame], data: DataConfig) -> Schema:

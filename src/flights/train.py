@@ -40,7 +40,7 @@ def scheduled(adamw: Optimizer, trainer: TrainerConfig, steps: int) -> Optimizer
 
 # %% ../../nbs/04_train.ipynb #f94a6b27
 class Learner(LightningModule):
-    """The network and how it learns, on batches of `scaled`, `flags`, `codes`, `target` and perhaps `auxiliary`."""
+    """The network and how it learns, on batches of `scaled`, `flags`, `codes`, `target` and optionally `auxiliary`."""
 
     def __init__(self, settings: "TabM", network: nn.Module, inputs: Inputs, trainer: TrainerConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Learner(LightningModule):
         return training_loss(self.inputs, self(batch), batch, self.settings.auxiliary_weight)
 
     def validation_step(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of the answers as they will be given."""
+        """The loss of the predictions that will be served."""
         return answer_loss(self.inputs.task, self(batch)[..., : self.inputs.outputs], batch["target"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

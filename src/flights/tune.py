@@ -12,7 +12,7 @@ from notebento.training.calibration import validation_loss
 
 # %% ../../nbs/05_tune.ipynb #1322494d
 def objective(fitted: Fitted, validation: Rows) -> float:
-    """What the search minimises: the loss of the answers to the validation rows, before calibration."""
+    """What the search minimises: the loss of the predictions on the validation rows, before calibration."""
     return validation_loss(fitted, validation)
 
 # %% ../../nbs/05_tune.ipynb #52967569
