@@ -18,8 +18,9 @@ from serving_toys import MODEL, at_home, process, registered, settled, toy_graph
 from serving_toys import SETTINGS as TOY
 from stores import RedisServer, free_port, settings_of
 
+from notebento.core.artifacts import Manifest, StageRecord, describe, save
 from notebento.core.clock import prediction_time
-from notebento.core.config import DataConfig, Node, StoreConfig, TableContract, build, convert, plain
+from notebento.core.config import DataConfig, Node, RegistryConfig, StoreConfig, TableContract, build, convert, plain
 from notebento.core.errors import UserError
 from notebento.features.schema import MOMENT, NUMBER, TEXT, FeatureSet, Field, Options, from_records
 from notebento.models.bundle import Signature, golden, numbers, strings, write_bundle
@@ -28,10 +29,12 @@ from notebento.online.ingest import Follower, follow
 from notebento.online.rows import RowError
 from notebento.online.sources import Folder
 from notebento.online.store import FeatureStore
-from notebento.serving.deploy import deploy, server
+from notebento.registry.registry import Lineage, Registry
+from notebento.serving.deploy import deploy, fill_store, server
 from notebento.serving.inbox import Inbox
 from notebento.serving.lookup import Assembly, Lookup, Names, OnlineFeatures, from_examples, store_config
 from notebento.serving.responder import Responder
+from notebento.serving.service import Deployment, load_version
 
 pytestmark = pytest.mark.server
 
@@ -260,6 +263,34 @@ def test_a_store_is_where_the_environment_says(monkeypatch):
     assert plain(store_config(config)).items() >= {"backend": "redis", "url": "redis://somewhere:6379/0"}.items()
     monkeypatch.setenv("NOTEBENTO_STORE_URL", "/data/store.db")
     assert plain(store_config(config)).items() >= {"backend": "sqlite", "url": "/data/store.db"}.items()
+
+
+def test_serve_fills_an_empty_store_from_the_run_of_the_version(toy, tmp_path):
+    """What the champion learned from, as of then; whatever the newest run or the source has by now."""
+    folder, _ = toy
+    run = folder / "runs" / "20130704-run"
+    rows = pl.DataFrame([flight(1, 9, 10), flight(2, 11, 40)]).with_columns(
+        pl.col("sched_dep", "departed").str.to_datetime(time_zone="UTC")
+    )
+    save(run / "artifacts" / "snapshot" / "flights.parquet", rows)
+    taken = StageRecord("01_data.ipynb", "done", artifacts={"snapshot": describe(run / "artifacts" / "snapshot", run, True)})
+    Manifest(run.name, "done", "", False, [], "", {}, {}, {"data": taken}).write(run)
+    lineage = Lineage(run=run.name, config={"data": {"as_of": NOON.isoformat()}})
+    registry = RegistryConfig("filled")
+    Registry.open(registry).register(
+        bundle(tmp_path / "bundle"), "toy", lineage, {}, {"passed": True}, folder / "toyviews"
+    )
+    store, other = settings_of(tmp_path), DataConfig(as_of="2020-01-01")
+    home = deploy(registry, msgspec.structs.replace(SERVE, port=free_port()), store=store)
+    assert not (tmp_path / "store.db").exists()
+    done = fill_store(home, registry, other)
+    assert done is not None and (done.rows, done.clock) == (2, NOON)
+    assert fill_store(home, registry, other) is None  # it is filled already
+    served = load_version(Deployment.read(home / "deployment.json"))
+    sent = {"carrier": "UA", "sched_dep": NOON + timedelta(hours=2), "tailnum": "N1", "at": NOON}
+    (answer,) = served.answers(served.reader(msgspec.json.encode({"records": [sent]})))
+    assert (answer.degraded, answer.probability) == (msgspec.UNSET, expected(40, 40 - 25))
+    served.inputs.close()
 
 
 def test_as_of_when():

@@ -221,6 +221,8 @@ def test_two_followers_share_a_stream(tmp_path, redis):
     with follower(tmp_path, config, "--from", where) as first, follower(tmp_path, config, "--from", where) as second:
         source = RedisStream(redis.url, "s", consumer="looker-on")
         source._members.join()
+        members = source._members.client
+        until(lambda: len(members.xinfo_consumers("s", "notebento")) == 2, 60)  # the slower one reads, too
         until(lambda: not source.lag().messages, 60)
         for process in (first, second):
             process.send_signal(signal.SIGTERM)

@@ -27,7 +27,7 @@ from ..data.snapshot import Contracts
 from .backends import StoreError
 from .deltas import Applied
 from .rows import RowReader, event_time, row_readers
-from .sources import Delivery, Lag, Source, StreamError
+from .sources import Delivery, Lag, MessageSource, StreamError
 from .store import FeatureStore
 
 # %% ../../../nbs/online/ingest.ipynb #a7d1678e
@@ -119,7 +119,7 @@ def apply_entries(
 class Follower:
     """Applies to a store what a source delivers."""
 
-    def __init__(self, store: FeatureStore, source: Source, contracts: Contracts | None = None) -> None:
+    def __init__(self, store: FeatureStore, source: MessageSource, contracts: Contracts | None = None) -> None:
         self.store, self.source, self.status = store, source, Status()
         self._readers = row_readers(store, contracts or {})
 

@@ -20,7 +20,7 @@ from ..core.config import StoreConfig
 from ..core.errors import GateError, UserError
 from ..features.schema import FeatureSet, seen_before
 from ..features.views import Tables
-from .materialize import Watch, feed_of, replay
+from .materialize import OnProgress, feed_of, replay
 from .store import FeatureStore
 
 # %% ../../../nbs/online/parity.ipynb #13a5ed91
@@ -84,7 +84,7 @@ def check(
     start: datetime,
     end: datetime,
     step: timedelta = timedelta(hours=1),
-    watch: Watch | None = None,
+    watch: OnProgress | None = None,
 ) -> Parity:
     """Replay (start, end] through a store of its own and compare the features of `rows` with `predict_at` in it.
 

@@ -22,7 +22,7 @@ from ..features.views import Tables
 from .backends import OnlineStore, RedisStore, SqliteStore, StoreError
 from .deltas import Applied
 from .layout import CLOCK, Layout
-from .materialize import Progress, Watch, materialize, physical_rows
+from .materialize import OnProgress, Progress, materialize, physical_rows
 from .reader import LookupResult, Reader
 from .states import clock_of
 from .writer import Writer
@@ -118,7 +118,9 @@ class FeatureStore(ReadOnlyStore):
         """The store that `config` names, made if it does not exist."""
         return cls(features, config, backend_of(config))
 
-    def materialize(self, tables: Tables, as_of: datetime, watch: Watch | None = None, fresh: bool = False) -> Progress:
+    def materialize(
+        self, tables: Tables, as_of: datetime, watch: OnProgress | None = None, fresh: bool = False
+    ) -> Progress:
         """Bring the store to the `tables` as of a time, from where it stopped, or `fresh` from nothing.
 
         `watch` is called with how far it has come. Raises `StoreError` when another process fills the store too.

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Reason', 'Entries', 'InForce', 'Sums', 'take_last', 'Last', 'from_values', 'from_ages', 'take_whole', 'newest_value',
-           'EventFeatures', 'kind_of', 'feature_kinds']
+           'EventFeatures', 'feature_type', 'feature_kinds']
 
 # %% ../../../nbs/online/values.ipynb #df511f04
 from collections.abc import Mapping, Sequence
@@ -172,7 +172,7 @@ class EventFeatures:
             last.values.append(_position(log, aggregate))
 
 # %% ../../../nbs/online/values.ipynb #6e4a4dd9
-def kind_of(feature: Feature, columns: Mapping[str, Mapping[str, pl.DataType]]) -> pl.DataType:
+def feature_type(feature: Feature, columns: Mapping[str, Mapping[str, pl.DataType]]) -> pl.DataType:
     """The type of a feature that is taken from single events; `columns` are those of tables."""
     _, view, aggregate, _ = feature
     if aggregate.kind in ("last", "minimum", "maximum"):
@@ -189,4 +189,4 @@ def feature_kinds(
     about = {feature[0]: feature for feature in logged.features}
     lasts = [last.names for last in logged.lasts.values()]
     spans = [[feature[0] for feature in features] for features in logged.spans.values()]
-    return kinds | {name: kind_of(about[name], columns) for name in chain(*lasts, *spans)}
+    return kinds | {name: feature_type(about[name], columns) for name in chain(*lasts, *spans)}

@@ -24,7 +24,7 @@ from ..core.errors import UserError
 from ..data.snapshot import contracts_of, newest_tables
 from ..features.examples import views_in
 from ..models.bundle import Signature
-from ..online.materialize import Progress, Watch
+from ..online.materialize import OnProgress, Progress
 from ..online.store import FeatureStore, file_of
 from ..registry.registry import Lineage, Registry
 from .lookup import STORE_URL, store_config
@@ -99,7 +99,9 @@ def present_of(lineage: Lineage, data: DataConfig) -> datetime:
     return utc(as_of) if as_of else now()
 
 # %% ../../../nbs/serving/deploy.ipynb #e5c83c90
-def fill_store(home: Path, registry: RegistryConfig, data: DataConfig, watch: Watch | None = None) -> Progress | None:
+def fill_store(
+    home: Path, registry: RegistryConfig, data: DataConfig, watch: OnProgress | None = None
+) -> Progress | None:
     """Fill the store of the deployment in `home` if it is empty for this version; None when there was no need.
 
     Raises `NotebentoError` when the store does not answer, and when there are no tables to fill it with.
