@@ -18,7 +18,7 @@ from serving_toys import MODEL, at_home, process, registered, settled, toy_graph
 from serving_toys import SETTINGS as TOY
 from stores import RedisServer, free_port, settings_of
 
-from notebento.core.artifacts import Manifest, StageRecord, describe, save
+from notebento.core.artifacts import Manifest, StageRecord, artifact_record, save
 from notebento.core.clock import prediction_time
 from notebento.core.config import DataConfig, Node, RegistryConfig, StoreConfig, TableContract, build, convert, plain
 from notebento.core.errors import UserError
@@ -273,7 +273,8 @@ def test_serve_fills_an_empty_store_from_the_run_of_the_version(toy, tmp_path):
         pl.col("sched_dep", "departed").str.to_datetime(time_zone="UTC")
     )
     save(run / "artifacts" / "snapshot" / "flights.parquet", rows)
-    taken = StageRecord("01_data.ipynb", "done", artifacts={"snapshot": describe(run / "artifacts" / "snapshot", run, True)})
+    snapshot = artifact_record(run / "artifacts" / "snapshot", run, True)
+    taken = StageRecord("01_data.ipynb", "done", artifacts={"snapshot": snapshot})
     Manifest(run.name, "done", "", False, [], "", {}, {}, {"data": taken}).write(run)
     lineage = Lineage(run=run.name, config={"data": {"as_of": NOON.isoformat()}})
     registry = RegistryConfig("filled")

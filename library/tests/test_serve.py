@@ -186,7 +186,7 @@ def test_only_json_is_read(client, tmp_path, kind):
 
 
 @pytest.mark.server
-def test_a_body_packed_by_gzip_is_read_and_a_bomb_is_not(client):
+def test_a_body_compressed_by_gzip_is_read_and_a_bomb_is_not(client):
     body = json.dumps({"records": records(3)}).encode()
     packed = {"content-type": "application/json", "content-encoding": "gzip"}
     answers = client.post("/predict", content=gzip.compress(body), headers=packed).raise_for_status().json()
@@ -201,7 +201,7 @@ def test_a_body_packed_by_gzip_is_read_and_a_bomb_is_not(client):
     refused = client.post("/predict", content=body, headers=packed | {"content-encoding": "br"})
     assert (refused.status_code, refused.json()["error"]) == (
         415,
-        "the body is packed by br; send it by gzip, or as it is",
+        "the body is compressed by br; send it uncompressed, or compressed by gzip",
     )
 
 

@@ -71,7 +71,7 @@ def build_bento(
         environment = {**os.environ, "BENTOML_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=context, env=environment, capture_output=True, text=True)
         if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-            raise NotebentoError(f"the bento could not be built:\n{said}", fix="see bentos/service/")
+            output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+            raise NotebentoError(f"the bento could not be built:\n{output}", fix="see bentos/service/")
         shutil.copytree(home / "bentos" / name / version.version, folder, dirs_exist_ok=True)
     return f"{name}:{version.version}"

@@ -60,7 +60,7 @@ def _located(store: StoreConfig | None) -> StoreConfig | None:
 
 # %% ../../../nbs/serving/deploy.ipynb #08e0f899
 def address_of(host: str) -> str:
-    """The number of the address `host`, which may be a name. Raises `UserError` when nobody is called so."""
+    """The numeric address of `host`, which may be a name. Raises `UserError` when there is no such host."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as e:

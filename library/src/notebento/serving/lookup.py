@@ -51,7 +51,7 @@ class Assembly:
         """(n, F) float32 and (n, C) object."""
         numeric = np.empty((len(records), len(self.schema.numeric)), np.float32)
         into, places = self._plain
-        values = [[*sums, *told] for sums, told in zip(looked.sums.tolist(), looked.events, strict=True)]
+        values = [[*sums, *events] for sums, events in zip(looked.sums.tolist(), looked.events, strict=True)]
         numeric[:, into] = np.array([[row[i] for i in places] for row in values], np.float64)
         rows = [
             [*(_exact(row[i], whole) for i, whole in self._looked), *(r.get(name) for name in self._record), moment]
@@ -72,7 +72,7 @@ def _exact(value: Any, whole: bool) -> Any:
 
 # %% ../../../nbs/serving/lookup.ipynb #01cc2e88
 class Names:
-    """Says briefly which of the model's features depend on something that was looked up."""
+    """The model's features that depend on something that is looked up, and short names for groups of them."""
 
     def __init__(self, features: FeatureSet, schema: Signature) -> None:
         looked = {name for view in features.views for name in view.columns}
@@ -131,11 +131,11 @@ def _groups(features: FeatureSet, columns: Iterable[str]) -> dict[str, list[str]
 # %% ../../../nbs/serving/lookup.ipynb #970ce96a
 _log = logging.getLogger("notebento.lookup")
 PAUSE = 1.0  # seconds, after a store did not answer
-STORE_URL = "NOTEBENTO_STORE_URL"  # the environment knows better where the store is
+STORE_URL = "NOTEBENTO_STORE_URL"  # in the environment: where the store is, instead of store.url
 
 
 def store_config(config: StoreConfig | None) -> StoreConfig | None:
-    """The store that a service uses: as configured, or where the environment says; None without either."""
+    """The store that a service uses: as configured, or the one that the environment names; None without either."""
     if config is None:
         return None
     if url := os.environ.get(STORE_URL):
@@ -169,7 +169,7 @@ class StoreReader:
         self._again = 0.0
 
     def __call__(self, records: list[dict[str, Any]]) -> LookupResult | str:
-        """What the store says, or why it does not."""
+        """The features of `records`, or the reason why there are none."""
         if self.config is None:
             return "missing"
         if time.monotonic() < self._again:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'app', 'SIZES', 'ENVIRONMENT', 'BUCKETS', 'BENTOML_METRICS', 'Deployment', 'feature_maker',
-           'load_version', 'refuse_format', 'unpacked', 'read_body', 'reply', 'predict', 'ingest', 'api_document',
+           'load_version', 'refuse_format', 'decompressed', 'read_body', 'reply', 'predict', 'ingest', 'api_document',
            'docs_page', 'ServiceMetrics', 'Loading', 'PredictionService', 'Service']
 
 # %% ../../../nbs/serving/service.ipynb #d5e81c41
@@ -91,16 +91,16 @@ JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 
 
 def refuse_format(headers: Mapping[str, str]) -> None:
-    """Raise `RequestError` when a body is not called JSON, or is packed by something else than gzip."""
+    """Raise `RequestError` when a body is not declared as JSON, or is not compressed by gzip."""
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise RequestError(415, f"the body is {kind} and must be application/json")
     if (encoding := headers.get("content-encoding", "").strip().lower()) not in ("gzip", "identity", ""):
-        raise RequestError(415, f"the body is packed by {encoding}; send it by gzip, or as it is")
+        raise RequestError(415, f"the body is compressed by {encoding}; send it uncompressed, or compressed by gzip")
 
 # %% ../../../nbs/serving/service.ipynb #e7fe2f67
-async def unpacked(parts: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """What gzip packed in `parts`, at most one byte more than `limit`. Raises `RequestError` when it is not gzip."""
+async def decompressed(parts: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """The content of gzipped `parts`, up to a byte after `limit`. Raises `RequestError` for anything else."""
     packed = zlib.decompressobj(16 + zlib.MAX_WBITS)
     left = limit + 1
     try:
@@ -115,11 +115,11 @@ async def unpacked(parts: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 # %% ../../../nbs/serving/service.ipynb #89498e02
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body of `request`, unpacked. Raises `RequestError` when it is not called JSON, or exceeds `limit` bytes."""
+    """The body of `request`. Raises `RequestError` when it is not declared as JSON, or has more than `limit` bytes."""
     refuse_format(request.headers)
-    parts, packed = request.stream(), request.headers.get("content-encoding", "").strip().lower() == "gzip"
+    parts, compressed = request.stream(), request.headers.get("content-encoding", "").strip().lower() == "gzip"
     body = bytearray()
-    async for part in unpacked(parts, limit) if packed else parts:
+    async for part in decompressed(parts, limit) if compressed else parts:
         body += part
         if len(body) > limit:
             raise RequestError(413, f"the body has more than {limit} bytes; send fewer records at once")
