@@ -527,7 +527,7 @@ def test_types_that_cannot_be_kept_are_named(tmp_path):
     with FeatureStore.open(toy_views(), settings_of(tmp_path)) as store:
         with pytest.raises(UserError, match="t.who is Categorical, which an online store cannot keep"):
             store.materialize({"t": table.with_columns(pl.col("who").cast(pl.Categorical))}, START)
-        with pytest.raises(UserError, match="t.who tells entities apart and is a time"):
+        with pytest.raises(UserError, match="t.who identifies entities and is a time"):
             store.materialize({"t": table.with_columns(who="at")}, START)
         local = table.with_columns(pl.col("at").dt.convert_time_zone("America/New_York"))
         with pytest.raises(UserError, match="t.at is Datetime.*America/New_York"):

@@ -128,7 +128,7 @@ def test_what_fails_the_contract_is_put_aside_with_the_reason(tmp_path, redis):
         ({"table": "flight", "row": row, "at": DAWN}, "there is no table 'flight'. Did you mean 'flights'?"),
         ({"table": "flights", "row": row, "at": now + timedelta(days=1)}, "'at' is in the future"),
         ({"table": "flights", "rows": [row]}, "it is not a message"),
-        ({"table": "flights", "row": row | {"carrier": None}, "at": DAWN}, "'carrier' has to be text"),
+        ({"table": "flights", "row": row | {"carrier": None}, "at": DAWN}, "'carrier' must be text"),
     ]
     publish(redis.url, "s", [message for message, _ in bad] + [good])
     source = RedisStream(redis.url, "s")

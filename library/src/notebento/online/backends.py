@@ -316,7 +316,7 @@ class RedisKeys:
         """Remove them, until no writer puts in what it had read before."""
         while keys := self(prefix):
             for i in range(0, len(keys), 10_000):
-                with self.client.pipeline() as step:  # at once, so that nobody writes upon what is removed
+                with self.client.pipeline() as step:  # at once, so that no write is based on what is removed
                     step.incr(self.revision)
                     step.unlink(*keys[i : i + 10_000])
                     step.execute()

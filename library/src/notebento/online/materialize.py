@@ -127,7 +127,7 @@ def refuse_times(layout: Layout, types: Mapping[str, Mapping[str, pl.DataType]])
     for view in layout.features.views:
         for name in view.by:
             if types[view.events.table.name][name].is_temporal():
-                problem = f"{view.events.table.name}.{name} tells entities apart and is a time"
+                problem = f"{view.events.table.name}.{name} identifies entities and is a time"
                 raise UserError(problem, fix="let entities be texts, numbers or booleans")
 
 # %% ../../../nbs/online/materialize.ipynb #527ed86a
@@ -156,7 +156,7 @@ class Claim:
         self._key, self._token = layout.digest + b"Z", os.urandom(8)  # who fills the store
 
     def take(self, fresh: bool = False) -> bool:
-        """Begin to fill an empty store, and let nobody else go on; not when it is filled, unless `fresh`."""
+        """Claim an empty store, or any store with `fresh`; every other filler stops. False when it is filled."""
         clock, written = self.layout.clock, False
         while not written:
             revision = self.backend.revision()

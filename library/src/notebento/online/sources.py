@@ -185,7 +185,7 @@ class ConsumerGroup:
         return _deliveries(self.client.xautoclaim(self.name, self.group, self.consumer, idle_ms, "0-0", n)[1])
 
     def leave(self) -> None:
-        """Leave the group, unless something of ours is not done: somebody will claim it."""
+        """Leave the group, unless it has messages that are not done: another consumer will claim them."""
         consumers = self.client.xinfo_consumers(self.name, self.group)
         if any(c["name"] == self.consumer.encode() and not c["pending"] for c in consumers):
             self.client.xgroup_delconsumer(self.name, self.group, self.consumer)

@@ -43,7 +43,7 @@ def backend_of(config: StoreConfig, create: bool = True) -> OnlineStore:
 
 # %% ../../../nbs/online/store.ipynb #33bce58d
 class Held(msgspec.Struct):
-    """What a backend holds of one definition of views."""
+    """The states of one definition of views in a backend."""
 
     states: int
     bytes: int
@@ -51,7 +51,7 @@ class Held(msgspec.Struct):
 
 # %% ../../../nbs/online/store.ipynb #63893f9e
 def held_by(backend: OnlineStore, width: int) -> dict[str, Held]:
-    """What a backend holds of each definition, whose digests have `width` bytes."""
+    """The states of each definition in a backend; the digests of definitions have `width` bytes."""
     sizes = backend.held(width)
     clocks = [clock and clock_of(clock) for clock in backend.read([(digest + CLOCK, 0) for digest in sizes])[0]]
     return {
@@ -142,7 +142,7 @@ class FeatureStore(ReadOnlyStore):
         return self.writer.write({}, to_microseconds(now))
 
     def held(self) -> dict[str, Held]:
-        """What the backend holds of each definition of views, this one's and others'."""
+        """The states of each definition of views in the backend, of this one and of others."""
         return held_by(self.backend, len(self.layout.digest))
 
     def clear(self, definition: str = "") -> None:

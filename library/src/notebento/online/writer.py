@@ -318,7 +318,7 @@ class Writer:
         return until_written(lambda: self.attempt(rows, now), self.retry_s)
 
     def attempt(self, rows: Mapping[str, RowNews], now: int | None) -> Applied | None:
-        """Apply `rows` by table and move the clock; None when somebody else wrote meanwhile."""
+        """Apply `rows` by table and move the clock; None when another process wrote meanwhile."""
         revision, clock = self.backend.revision(), self.reader.clock()
         if clock is None:
             raise unknown()

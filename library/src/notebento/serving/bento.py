@@ -28,7 +28,7 @@ from .service import Deployment
 
 # %% ../../../nbs/serving/bento.ipynb #8cd9c166
 def requirements(carried: Collection[str]) -> list[str]:
-    """What has to be installed for the packages `carried`, beside themselves."""
+    """What must be installed for the packages `carried`, beside themselves."""
     needed = dict[str, None]()
     for package in carried:
         try:
