@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from ..core.config import DataConfig
+from ..core.figures import picture
 from .snapshot import quantiles, task_of, top_values
 from .split import split_of
 
@@ -61,6 +62,7 @@ def draw_column(ax: "Axes", column: pl.Series) -> None:
     )
 
 # %% ../../../nbs/data/plots.ipynb #d769daba
+@picture
 def plot_columns(rows: pl.DataFrame, columns: Sequence[str], title: str) -> "Figure":
     """How the values of up to twelve columns are distributed."""
     shown = columns[:12]
@@ -85,6 +87,7 @@ def by_day(part: pl.DataFrame, data: DataConfig, name: str, value: pl.Expr) -> p
     return part.group_by(day=day).agg(value=value).sort("day")
 
 # %% ../../../nbs/data/plots.ipynb #ec3e9b19
+@picture
 def plot_parts(rows: pl.DataFrame, data: DataConfig, split: Mapping[str, Any]) -> "Figure":
     """Rows of each part and, for one number or two classes, their mean target: by day, or whole without a time."""
     task = data.task or task_of(rows[data.target])

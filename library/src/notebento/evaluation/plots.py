@@ -14,10 +14,12 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..core.figures import picture
 from .bootstrap import Ranking, groups_of_equal_size
 from .metrics import OURS
 
 # %% ../../../nbs/evaluation/plots.ipynb #9f07005a
+@picture
 def reliability_plot(target: np.ndarray, answers: Mapping[str, np.ndarray], groups: int = 20) -> Figure:
     """Mean probability against the share that happened, in groups of equal size."""
     fig, ax = plt.subplots(figsize=(4.5, 4.5))
@@ -36,6 +38,7 @@ def reliability_plot(target: np.ndarray, answers: Mapping[str, np.ndarray], grou
     return fig
 
 # %% ../../../nbs/evaluation/plots.ipynb #1e8f6272
+@picture
 def curves_plot(target: np.ndarray, answers: Mapping[str, np.ndarray]) -> Figure:
     """ROC, precision and recall, and gain."""
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.6))
@@ -62,6 +65,7 @@ def _curves(axes: Sequence[Axes], name: str, true: np.ndarray, false: np.ndarray
     gain.plot(np.append(origin, seen[keep] / seen[-1]), np.append(origin, found), label=name)
 
 # %% ../../../nbs/evaluation/plots.ipynb #2997b0ec
+@picture
 def scatter_plot(target: np.ndarray, answer: np.ndarray) -> Figure:
     """Actual against predicted numbers, as a density."""
     fig, ax = plt.subplots(figsize=(4.5, 4.5))
@@ -72,6 +76,7 @@ def scatter_plot(target: np.ndarray, answer: np.ndarray) -> Figure:
     return fig
 
 # %% ../../../nbs/evaluation/plots.ipynb #6fb617e5
+@picture
 def confusion_plot(target: np.ndarray, answer: np.ndarray, classes: Sequence[Any]) -> Figure:
     """The rows of each class (down) by the class that was predicted (across)."""
     fig, ax = plt.subplots(figsize=(4.5, 4.5))

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..core.errors import UserError, nearest
+from ..core.figures import picture
 from .bootstrap import Answers, Resamples, bootstrap, intervals, local
 from .metrics import Interval, Metric
 
@@ -67,6 +68,7 @@ def _value(cell: Any) -> Any:
     return cell.value if isinstance(cell, Interval) else cell
 
 # %% ../../../nbs/evaluation/slices.ipynb #e3760022
+@picture
 def slices_plot(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: Metric) -> Figure:
     """One panel for each column: `metric` of every value with its interval."""
     fig, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 4.5), sharex=True, squeeze=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from ..core.figures import picture
 from .schema import About, FeatureSet, Schema, compute, subset
 from .views import Tables
 
@@ -68,6 +69,7 @@ def strongest_kinds(strongest: pl.DataFrame, about: Mapping[str, About], most: i
     return {name: about[name] for name in first}
 
 # %% ../../../nbs/features/explore.ipynb #bc586866
+@picture
 def plot_rates(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr, label: str) -> "Figure":
     """The target along each of the features."""
     import matplotlib.pyplot as plt

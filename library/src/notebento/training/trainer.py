@@ -28,6 +28,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from ..core.config import TrainerConfig, plain
 from ..core.errors import UserError
+from ..core.figures import picture
 from ..models.base import TensorRows
 from .budget import budget
 from .callbacks import Batches, Best, EpochProgress, Losses, Reseed, Resume, best_of
@@ -198,6 +199,7 @@ def _batches(trainer: Trainer, rows: TensorRows, size: int, seed: int | None) ->
     return Batches(rows.to(trainer.strategy.root_device), size, seed, trainer.global_rank, trainer.world_size)
 
 # %% ../../../nbs/training/trainer.ipynb #5a4267a2
+@picture
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Training and validation loss by epoch, the best epoch marked.
 

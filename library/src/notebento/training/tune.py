@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..core.artifacts import digest
 from ..core.config import RangeConfig, TrainerConfig, TuneConfig, build
 from ..core.errors import NotebentoError, UserError, nearest
+from ..core.figures import picture
 from ..models.base import Fitted, Model, Rows
 from .callbacks import seed_of
 from .job import TrainingJob, adjusted, tunable
@@ -258,6 +259,7 @@ def result(study: optuna.Study) -> dict[str, Any]:
     return best | {"trials": len(ended_trials(study)), "study": study.study_name}
 
 # %% ../../../nbs/training/tune.ipynb #7702927b
+@picture
 def history_plot(study: optuna.Study) -> Figure:
     """The loss of every trial in order, pruned ones as crosses, and the best so far."""
     figure, ax = plt.subplots(figsize=(7, 3))
@@ -275,6 +277,7 @@ def history_plot(study: optuna.Study) -> Figure:
     return figure
 
 # %% ../../../nbs/training/tune.ipynb #b1f538a8
+@picture
 def importance_plot(study: optuna.Study) -> Figure:
     """How much of the difference between trials each parameter explains; needs two finished trials that differ."""
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
