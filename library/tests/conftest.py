@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from stores import RedisServer
 
     from notebento.core.config import RegistryConfig
+
+# nbformat imports jsonschema, which would parse the grammar of international addresses: a second in each process.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 SERVERS = {"redis", "postgresql", "service"}  # fixtures that start one
 

@@ -17,9 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -186,10 +186,25 @@ class LineWriter:
     def flush(self) -> None:
         """A line is handed on when it is complete."""
 
+# %% ../../../nbs/pipeline/engine.ipynb #b29db9a6
+@contextmanager
+def _without_grammar() -> Iterator[None]:
+    """Let papermill's import not make jsonschema parse the grammar of international addresses: it takes a second."""
+    name = "rfc3987_syntax"
+    own = name not in sys.modules
+    if own:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if own:
+            sys.modules.pop(name, None)
+
 # %% ../../../nbs/pipeline/engine.ipynb #6735f407
 def execute(job: Job, kernel: Kernel, tell: Callable[[str], None]) -> None:
     """Run the job's notebook in `kernel`; the executed copy goes into the run. Raises `StageError`."""
-    from papermill.exceptions import PapermillExecutionError
+    with _without_grammar():  # half a second, once for all stages
+        from papermill.exceptions import PapermillExecutionError
 
     late = threading.Timer(job.timeout or threading.TIMEOUT_MAX, kill, [kernel])
     late.daemon = True
@@ -226,7 +241,7 @@ def _cell_number(job: Job, source: str, executed: int) -> int:
 
 # %% ../../../nbs/pipeline/engine.ipynb #2cf5f916
 def _papermill(job: Job, kernel: Kernel, tell: Callable[[str], None]) -> None:
-    from papermill import execute_notebook  # more than a second, once for all stages
+    from papermill import execute_notebook
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters, which are checked before
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # nbclient logs what becomes a `StageError`
