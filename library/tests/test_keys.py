@@ -150,7 +150,7 @@ def test_the_plan_names_the_cell_the_file_the_package_and_the_input(toy: Toy) ->
     (toy.home / "table.csv").write_text("a\n2\n")
     found = changed(toy)
     assert found["reads"] == ["table.csv changed"]
-    assert found["last"] == ["runs if what reads makes comes out different"]
+    assert found["last"] == ["runs if the result of reads changes"]
     toy.drive(*OVERRIDES)
     assert toy.ran() == ["reads", "tuned"]  # what it made came out the same
     (toy.home / "table.csv").write_text("a\n3\n")

@@ -19,7 +19,7 @@ from .cache import CachedArtifact, Record, copy
 from .code import Module, Project, read_code
 from .engine import Job
 from .keys import Footprint, Parts, footprint, named_files, parts, touched, why
-from .plan import Run, artifacts_of, parts_of, reasons
+from .plan import Run, artifacts_of, key_parts, reasons
 
 # %% ../../../nbs/pipeline/execution.ipynb #1105ffd8
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Keyed:
 def keyed(run: Run, stage: str) -> Keyed:
     """The key of `stage`, whose inputs are there."""
     before = footprint(_files(run, stage))
-    return Keyed(parts_of(run, stage), before)
+    return Keyed(key_parts(run, stage), before)
 
 
 def _files(run: Run, stage: str) -> list[Path]:
