@@ -69,7 +69,7 @@ def test_a_run_leaves_artifacts_notebooks_and_a_manifest(project: Callable[..., 
     executed = json.loads((folder / "notebooks/double.ipynb").read_text())
     overview = executed["cells"][3]["outputs"][0]["data"]
     html, digest = "".join(overview["text/html"]), manifest.stages["double"].inputs["n.json"]
-    assert "<b>running</b>: it never ran" in html
+    assert "<b>running</b>: there is no earlier result" in html
     assert f"n.json <code>{digest[:8]}</code>" in html
     assert '<a href="../report.html">report.html</a>' in html
     assert overview["text/plain"] == [f"stage double in run {folder.name}: n.json {digest[:8]} → d.json"]
@@ -156,7 +156,7 @@ def test_a_notebook_opened_by_hand_gets_its_inputs_made_and_says_whether_its_res
     stage = Stage.open("double", [])
     assert stage.read("n.json") == {"n": 3}
     assert stage.run_dir == tmp_path / "runs/lab"
-    assert "<b>stale</b>: it never ran" in stage._repr_html_()
+    assert "<b>new</b>: there is no earlier result" in stage._repr_html_()
     assert not (tmp_path / "runs/latest").exists()
 
     made, newest = stage.inputs["n.json"].stat().st_mtime_ns, run([])

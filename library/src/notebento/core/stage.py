@@ -24,7 +24,7 @@ from .artifacts import Artifact, Manifest, atomic_write, load, save
 from .compose import compose, project_root, runs_folder, stage_config
 from .config import Config, StageConfig, convert
 from .errors import NotebentoError, UserError, nearest
-from .overview import Overview, Standing, overview_html, overview_text
+from .overview import NEVER_RAN, Overview, Standing, overview_html, overview_text
 from .runs import Subject, past_runs, subject_of
 
 # %% ../../../nbs/core/stage.ipynb #7108b7ba
@@ -343,7 +343,8 @@ def planned_standing(name: str, overrides: list[str]) -> Standing:
     if answer.returncode:
         return Standing("unknown", answer.stderr.strip().splitlines())
     step = next(step for step in json.loads(answer.stdout) if step["stage"] == name)
-    return Standing(_STATES[step["does"]], step["why"])
+    state: Any = "new" if step["why"][0].startswith(NEVER_RAN) else _STATES[step["does"]]
+    return Standing(state, step["why"])
 
 
 _PLAN_SECONDS = 60

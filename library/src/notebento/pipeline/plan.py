@@ -25,11 +25,12 @@ from ..core.artifacts import Artifact, Manifest, StageRecord, artifact_record, c
 from ..core.compose import compose, project_root, runs_folder, stage_config
 from ..core.config import Config, StageConfig, plain
 from ..core.errors import UserError, nearest
+from ..core.overview import NEVER_RAN
 from ..core.runs import PastRun, Subject, past_runs, subject_of
 from ..core.stage import ancestors, inputs_of, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
-from .keys import NEVER_RAN, Parts, chosen, footprint, parts, touched, why
+from .keys import Parts, chosen, footprint, parts, touched, why
 from ..registry.registry import champion_folder
 
 # %% ../../../nbs/pipeline/plan.ipynb #cf9f646b

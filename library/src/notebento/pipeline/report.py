@@ -15,10 +15,10 @@ from typing import Any
 from ..core.artifacts import Manifest, StageRecord, save
 from ..core.config import leaves
 from ..core.html import Html, from_template, page
+from ..core.overview import NEVER_RAN
 from ..evaluation.metrics import Interval, PartMetrics
 from . import outcome
 from .drawing import cut, dag, duration, extent, state, whisker
-from .keys import NEVER_RAN
 from .outcome import ranked, results
 from .rendering import FAILED, FIGURE
 from .trackers import logs_of
