@@ -62,7 +62,7 @@ def test_what_somebody_expects_counts_more():
     assert found["w_twice_1h"] == Expectation(high=99)
     assert found["frost"] == Expectation(low=0, nulls=0.5)
     features.expected = {"frosty": {"low": 0.0}}
-    with pytest.raises(UserError, match="expected of 'frosty', which is no feature. Did you mean 'frost'?"):
+    with pytest.raises(UserError, match="expected of 'frosty', which is not a feature. Did you mean 'frost'?"):
         expectations(features, CONTRACTS)
     features.expected = {"frost": {"lowest": 0.0}}
     with pytest.raises(UserError, match=r"expected\.frost"):

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notebento.core.errors import UserError
-from notebento.features import asof, schema
+from notebento.features import asof
 from notebento.features.asof import (
     coded,
     distinct_values,
@@ -155,10 +155,9 @@ def test_a_table_that_does_not_fit_is_read_in_parts_with_the_same_result(crowd, 
             features.add(*chosen)
             whole = compute(features, rows, tables)
             with monkeypatch.context() as small:
-                for module in (asof, schema):  # both hold the number by their own name
-                    small.setattr(module, "AT_ONCE", 3_000)
+                small.setattr(asof, "AT_ONCE", 3_000)
                 read = {name: pl.scan_parquet(tmp_path / f"{name}.parquet") for name in tables}
-                assert schema._parts(kind, read) > 5
+                assert asof.parts_needed(kind, read) > 5
                 in_parts = compute(features, rows, read)
             assert in_parts.equals(whole)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AGES', 'WEIGHTS', 'DENSE', 'LINE', 'MINUTE', 'AT_ONCE', 'Part', 'running', 'only_whole', 'cuts', 'halved',
            'distinct_values', 'coded', 'entity_numbers', 'on_line', 'divided', 'from_totals', 'from_last', 'look_up',
-           'reach', 'reached_since', 'known_after', 'by_entity', 'by_time']
+           'not_ahead', 'reach', 'reached_since', 'known_after', 'parts_needed', 'by_entity', 'by_time']
 
 # %% ../../../nbs/features/asof.ipynb #185d3d37
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ..core.errors import UserError
-from .views import Aggregate, Events, Value, View, microseconds
+from .views import Aggregate, Events, Moment, Tables, Value, View, microseconds
 
 # %% ../../../nbs/features/asof.ipynb #bfc78652
 def running(view: View) -> dict[str, pl.Expr]:
@@ -232,6 +232,14 @@ def _difference(window: str, term: str, age: int | None = None) -> pl.Expr:
         return pl.col(term).fill_null(0) - pl.col(f"{term}@{window}").fill_null(0)
     return pl.col(f"{term}@{age - 1}" if age else term).fill_null(0) - pl.col(f"{term}@{age}").fill_null(0)
 
+# %% ../../../nbs/features/asof.ipynb #c7c86c54
+def not_ahead(view: View, rows: pl.DataFrame) -> None:
+    """Raises `UserError` when the view's windows end after `predict_at` for one of `rows`."""
+    if view.at == Moment() or not len(ahead := rows.filter(view.at.expr > pl.col("predict_at"))["predict_at"]):
+        return
+    problem = f"looks ahead: for {len(ahead)} rows its windows end after predict_at, for one at {ahead[0]}"
+    raise UserError(f"a view of the {view.events.name} {problem}", fix="let `at` be `predict_at` or before it")
+
 # %% ../../../nbs/features/asof.ipynb #51c5251b
 AT_ONCE = 10_000_000  # rows that are held in memory at a time
 
@@ -309,10 +317,10 @@ def _take(view: View, name: str, aggregate: Aggregate, window: str) -> pl.Expr:
 # %% ../../../nbs/features/asof.ipynb #7b8b4e52
 def _or_none(view: View, name: str, aggregate: Aggregate) -> pl.Expr:
     """Without events: nothing was counted, and there is no mean. Without an entity there is nothing at all."""
-    told = pl.col(name).fill_null(0) if aggregate.kind in ("count", "distinct", "total") else pl.col(name)
+    value = pl.col(name).fill_null(0) if aggregate.kind in ("count", "distinct", "total") else pl.col(name)
     if aggregate.kind == "total":
-        told = divided(told, view.events.values[aggregate.value].scale)
-    return pl.when(pl.col("_entity").is_not_null()).then(told).alias(name)
+        value = divided(value, view.events.values[aggregate.value].scale)
+    return pl.when(pl.col("_entity").is_not_null()).then(value).alias(name)
 
 # %% ../../../nbs/features/asof.ipynb #1bc8bd11
 def _last_in_force(view: View, asked: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
@@ -354,6 +362,12 @@ def reached_since(views: Iterable[View], rows: pl.DataFrame) -> int | None:
 def known_after(events: Events, since: int | None) -> pl.Expr:
     """Which rows are of events that became known after `since`."""
     return pl.lit(True) if since is None else events.known.dt.epoch("us") > since
+
+# %% ../../../nbs/features/asof.ipynb #b7df2931
+def parts_needed(events: Events, tables: Tables) -> int:
+    """Into how many parts a table is cut, so that one fits into memory."""
+    table = tables.get(events.table.name, pl.DataFrame())
+    return table.lazy().select(pl.len()).collect().item() // AT_ONCE + 1
 
 # %% ../../../nbs/features/asof.ipynb #bb95baa2
 Part = tuple[pl.DataFrame, dict[Events, pl.Expr]]  # rows, and which events they look at

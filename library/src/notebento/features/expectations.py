@@ -62,7 +62,7 @@ def expectations(
             found[name] = msgspec.structs.replace(found[name], nulls=nulls)
     for pattern, limits in features.expected.items():
         if not (names := [name for name in found if fnmatchcase(name, pattern)]):
-            raise UserError(f"something is expected of {pattern!r}, which is no feature.{nearest(pattern, found)}")
+            raise UserError(f"something is expected of {pattern!r}, which is not a feature.{nearest(pattern, found)}")
         convert(limits, Expectation, f"expected.{pattern}")
         found |= {name: msgspec.structs.replace(found[name], **limits) for name in names}
     return found

@@ -19,7 +19,7 @@ import polars as pl
 
 from ..core.clock import from_microseconds, to_microseconds
 from ..core.errors import UserError, nearest
-from ..features.schema import TYPES, typed
+from ..features.schema import FIELD_TYPES, typed
 from ..features.views import Table, Tables, masked_at
 from .backends import FOREVER, OnlineStore, State, StoreError
 from .deltas import Applied
@@ -63,7 +63,13 @@ def storable_types(table: str, schema: Mapping[str, pl.DataType]) -> dict[str, p
     """The types of a table's columns. Raises `UserError` for one that cannot be kept."""
     for name, kind in schema.items():
         number = kind.is_integer() or kind.is_float()
-        if not number and kind not in (pl.String(), pl.Boolean(), pl.Date(), pl.Duration("us"), TYPES["datetime"]):
+        if not number and kind not in (
+            pl.String(),
+            pl.Boolean(),
+            pl.Date(),
+            pl.Duration("us"),
+            FIELD_TYPES["datetime"],
+        ):
             problem = f"{table}.{name} is {kind}, which an online store cannot keep"
             fix = "cast it where the table is read: to texts, numbers, booleans, days, or times in UTC"
             raise UserError(problem, fix=fix)
