@@ -287,6 +287,10 @@ def test_serve_fills_an_empty_store_from_the_run_of_the_version(toy, tmp_path):
     done = fill_store(home, registry, other)
     assert done is not None and (done.rows, done.clock) == (2, NOON)
     assert fill_store(home, registry, other) is None  # it is filled already
+    gone = msgspec.structs.replace(store, backend="redis", url="redis://127.0.0.1:1/0")
+    away = deploy(registry, msgspec.structs.replace(SERVE, port=free_port()), store=gone)
+    with pytest.raises(StoreError, match="does not answer"):
+        fill_store(away, registry, other)  # the command says so, and serves
     served = load_version(Deployment.read(home / "deployment.json"))
     sent = {"carrier": "UA", "sched_dep": NOON + timedelta(hours=2), "tailnum": "N1", "at": NOON}
     (answer,) = served.answers(served.reader(msgspec.json.encode({"records": [sent]})))
@@ -304,11 +308,20 @@ def test_as_of_when():
 
 sched_dep, delay = pl.col("sched_dep"), pl.col("departures_origin_delay_1h")
 many = FeatureSet(
-    {"carrier": TEXT, "origin": TEXT, "seats": NUMBER, "sched_dep": MOMENT, "tail": Field("string", False)}
+    {
+        "carrier": TEXT,
+        "origin": TEXT,
+        "seats": NUMBER,
+        "sched_dep": MOMENT,
+        "tail": Field("string", False),
+        "charter": Field("boolean", False),
+    }
 )
 many.derive("carrier", pl.col("carrier"), categorical=True)
 many.derive("hour", sched_dep.dt.hour().cast(pl.Int32), categorical=True)
 many.derive("seats", pl.col("seats"))
+many.derive("charter", pl.col("charter"), categorical=True)
+many.derive("is_charter", pl.col("charter"))
 many.add(*views.views)
 many.derive("worse", delay - pl.col("departures_origin_delay_4h"), "min")
 many.derive("each", delay / pl.col("departures_origin_n_1h"), "min")
@@ -356,11 +369,19 @@ RECORDS = st.fixed_dictionaries(
         "origin": st.sampled_from(["JFK", "EWR", "LGA"]),
         "seats": st.floats(0, 500, allow_nan=False),
         "tail": st.none() | st.just("N1"),
+        "charter": st.none() | st.booleans(),
         "sched_dep": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
         "predict_at": MINUTES.map(lambda m: DAWN + timedelta(minutes=m)),
     }
 )
-RECORD = {"carrier": "AA", "origin": "JFK", "seats": 140.0, "tail": None, "sched_dep": DAWN + timedelta(hours=5)}
+RECORD = {
+    "carrier": "AA",
+    "origin": "JFK",
+    "seats": 140.0,
+    "tail": None,
+    "charter": True,
+    "sched_dep": DAWN + timedelta(hours=5),
+}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -136,7 +136,7 @@ def build(node: Mapping[str, Any], aliases: Mapping[str, str] | None = None, /, 
     """
     if aliases:
         node = aliased(node, aliases)
-    target = imported(str(node["_target_"]))
+    target = imported(str(node.get("_target_", "")))
     name = target.__name__
     kinds = get_type_hints(target if issubclass(target, msgspec.Struct) else target.__init__)
     fields = {k: v for k, v in plain(node).items() if k != "_target_"}
