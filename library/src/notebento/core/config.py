@@ -138,7 +138,7 @@ def build(node: Mapping[str, Any], aliases: Mapping[str, str] | None = None, /, 
         node = aliased(node, aliases)
     target = imported(str(node.get("_target_", "")))
     name = target.__name__
-    kinds = get_type_hints(target if issubclass(target, msgspec.Struct) else target.__init__)
+    kinds = get_type_hints(target if issubclass(target, msgspec.Struct) else target.__init__, include_extras=True)
     fields = {k: v for k, v in plain(node).items() if k != "_target_"}
     for key in fields.keys() - kinds.keys():
         raise UserError(f"{name} has no field {key!r}.{nearest(key, kinds)}", fix=f"its fields: {', '.join(kinds)}")

@@ -37,8 +37,8 @@ def column_kind(column: pl.Series) -> str:
     dtype, name = column.dtype, column.name
     if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         return "datetime" if dtype == pl.String and are_times(column) else "string"
-    if dtype.is_integer():
-        return "integer"
+    if dtype.is_integer():  # a number beyond 64 bits with a sign is a name, not an amount
+        return "string" if dtype == pl.UInt64 and (column > 2**63 - 1).any() else "integer"
     if dtype.is_numeric():
         return "float"
     if dtype in (pl.Datetime, pl.Date):
@@ -195,7 +195,7 @@ FIXES = {
 def fix_of(rule: str, contract: TableContract) -> str:
     """What to do about rows that break a rule."""
     name, _, check = rule.rpartition("|")
-    if check == "type" and contract.columns[name].type == "datetime":
+    if check == "type" and contract.columns.get(name, ColumnContract()).type in (None, "datetime"):
         return f"correct the values, or say how they are written: data.formats={{{name}: '%d/%m/%Y %H:%M'}}"
     return FIXES.get(check, "correct the source or the contract")
 

@@ -99,7 +99,10 @@ def read_texts(file: Path, form: CsvFormat) -> pl.DataFrame:
     raw = decoded(file, form.encoding)
     if not raw.strip():
         return pl.DataFrame()
+    raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     separator = form.separator or ("\t" if ".tsv" in file.name else separator_of(raw))
+    if raw[:4] == b"sep=":  # Excel's first line
+        separator, raw = chr(raw[4]), raw.partition(b"\n")[2]
     header = next(iter(records(raw[:1_000_000].decode(errors="ignore"), separator)))
     try:
         rows = pl.read_csv(io.BytesIO(raw), infer_schema=False, separator=separator, null_values=list(form.nulls))

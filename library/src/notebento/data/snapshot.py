@@ -64,7 +64,13 @@ def selected_columns(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
     named |= {"data.known_after": data.known_after, "data.include": data.include or ()}
     for who, names in (named | {"data.formats": [*data.formats]}).items():
         for name in names:
+            if name in data.exclude:
+                raise UserError(
+                    f"{who} names '{name}', which data.exclude leaves out", fix="remove it from one of them"
+                )
             need(name, rows.columns, who)
+    if data.target in (*data.key, data.time):
+        raise UserError(f"data.target, '{data.target}', is also the key or the time", fix="name different columns")
     return rows
 
 # %% ../../../nbs/data/snapshot.ipynb #2fae3354

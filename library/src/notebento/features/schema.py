@@ -428,6 +428,10 @@ class Columns(Options, frozen=True):
         """These columns with the kinds that they have in `rows`."""
         no = {*data.key, data.time, data.target, *data.known_after, "predict_at"}
         kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
+        if not kinds:
+            raise UserError(
+                f"'{data.table}' has no column that can be a feature", fix="see data.known_after, data.exclude"
+            )
         for name, kind in self.kinds.items():
             need(name, kinds, "features.kinds")
             if kind not in ("string", kinds[name]):
