@@ -36,14 +36,14 @@ def configured(folder: Path, table: pl.DataFrame, task: str, *overrides: str) ->
     """The configuration of a run on `table`, of whose targets only that of `task` is kept."""
     others = [target for target in TARGETS.values() if target != TARGETS[task]]
     table.drop(others, strict=False).write_csv(folder / "toy.csv")
-    about = [f"data.source.path={folder}/toy.csv", f"data.target={TARGETS[task]}", f"data.task={task}"]
-    return compose(["experiment=table", *about, f"evaluate={task}", *SMALL, *overrides])
+    about = [f"data.source.path={folder}/toy.csv", f"data.target={TARGETS[task]}"]
+    return compose(["experiment=table", *about, *SMALL, *overrides])
 
 
 def execute(stage: str, declared: StageConfig, run_dir: Path) -> None:
     """The cells of a stage's notebook, as a kernel would run them."""
     notebook = json.loads((project_root() / "nbs" / declared.notebook).read_text(encoding="utf-8"))
-    names: dict[str, Any] = {"__name__": stage, "display": lambda *_: None}
+    names: dict[str, Any] = {"__name__": stage, "display": lambda *_, **__: None}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             source = "".join(cell["source"])
