@@ -55,11 +55,12 @@ class Check(msgspec.Struct):
 
     @property
     def words(self) -> list[str]:
-        """What was measured, its value and its limit; or what was checked, and the reason alone."""
+        """What was measured, its value and its limit; or a sentence alone."""
         metric, _, kind = self.name.rpartition(" ")
         side = {"min": "at least", "max": "at most"}.get(kind)
         if side is None or self.limit is None:
-            return [self.name, self.reason]
+            speaks_for_itself = self.reason.startswith(self.name.split(" ")[0])
+            return [self.reason if speaks_for_itself else f"{self.name}: {self.reason}".removesuffix(": ")]
         return [metric, Interval(self.value).point, f"{side} {self.limit:g}"]
 
 # %% ../../../nbs/pipeline/outcome.ipynb #596df917
