@@ -36,7 +36,9 @@ def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
             table.add_row("*" if row.champion else "", row.version, row.registered[:16], row.run, *metrics)
         out.print(table)
     for ledger, command in ({} if as_json else other_ledgers(registry)).items():
-        err.print(f"the ledger {ledger} has versions: {command}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        err.print(
+            f"the ledger {ledger} has versions: {command}", style="dim", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 @app.command()

@@ -18,7 +18,7 @@ def logs_of(run_dir: Path, stage: str, record: StageRecord, start: Path | None =
 
     Paths in the commands are relative to `start`, by default the current folder, where they are below it.
     """
-    computed = run_dir.with_name(record.made_by) if record.made_by else run_dir
+    computed = run_dir.parent / (record.made_by or run_dir.name)
     commands, work = dict[str, str](), computed / "work" / stage
     if logs := sorted(work.glob("**/wandb/*run-*/*.wandb")):
         commands["wandb"] = f"wandb leet {_typed(logs[-1].parent, start)}"
