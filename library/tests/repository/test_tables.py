@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn import datasets
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from notebento.core.compose import compose, project_root
@@ -81,3 +82,24 @@ def test_a_table_without_a_project_name_is_refused(runs: Path, monkeypatch: pyte
     monkeypatch.setenv("NOTEBENTO_RUNS", str(runs / "runs"))
     with pytest.raises(UserError, match=r"project.name is ''"):
         compose(["experiment=table"])
+
+
+FIRST_GUESSES = {"iris": 0.9, "wine": 0.9, "breast_cancer": 0.98, "digits": 0.98, "diabetes": 0.25}  # AUC, or R2
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FIRST_GUESSES)
+def test_a_first_guess_is_good_and_the_better_model_is_recommended(name: str, tmp_path: Path) -> None:
+    getattr(datasets, f"load_{name}")(as_frame=True).frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    done = notebento(tmp_path / "runs", "run", *overrides(tmp_path, name), "data.target=target")
+    made = tmp_path / "runs" / "latest" / "artifacts"
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: the gate says that a simple baseline is better
+    measured = json.loads((made / "metrics.json").read_text())["test"]
+    metric = "rmse" if "rmse" in measured["notebento"] else "log_loss"
+    best = min(measured, key=lambda model: measured[model][metric]["value"])
+    said = json.loads((made / "comparison.json").read_text())["recommended"]
+    assert measured[said["model"]][metric]["value"] == pytest.approx(measured[best][metric]["value"], abs=1e-5)
+    assert f"recommended: {said['model']}, " in done.stdout
+    assert measured[said["model"]]["r2" if metric == "rmse" else "auc"]["value"] > FIRST_GUESSES[name]
+    if done.returncode == 1:
+        assert said["model"] != "notebento" and "worse than" in done.stdout
