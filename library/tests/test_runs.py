@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 COUNT = ({"outputs": ["n.json"]}, 'stage.write("n.json", {"n": [1, 2, 3]})')
 DOUBLE = (
     {"inputs": ["n.json"], "outputs": ["d.json"], "groups": ["trainer"]},
-    'stage.write("d.json", {"d": [stage.config.trainer.epochs * n for n in stage.read("n.json")["n"]]})',
+    'stage.write("d.json", {"d": [(stage.config.trainer.epochs or 8) * n for n in stage.read("n.json")["n"]]})',
 )
 
 

@@ -82,10 +82,10 @@ def run(
     from notebento.pipeline import plan as planning
     from notebento.pipeline import runner, terminal
 
-    given = overrides or []
+    overrides = overrides or []
     options = planning.RunOptions(into, until or [], force or [], export, champion)
     began = time.perf_counter()
-    combined = combinations(given) if multirun else [given]
+    combined = combinations(overrides) if multirun else [overrides]
     if multirun and into:
         raise UserError("--into is one folder, and --multirun makes several runs", fix="leave one of them out")
     if plan:
@@ -96,7 +96,7 @@ def run(
         if multirun:
             folders = runner.sweep(combined, options, jobs, board)
         else:
-            folders = [runner.run(given, options, jobs, board)]
+            folders = [runner.run(overrides, options, jobs, board)]
     if multirun:
         _show_sweep(folders, as_json)
     else:
@@ -198,8 +198,8 @@ def serve(
     from notebento.serving.deploy import deploy, serve_forever
 
     options = {"host": host or None, "port": port, "workers": workers}
-    given = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
-    config = compose([*(overrides or []), *given])
+    flags = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
+    config = compose([*(overrides or []), *flags])
     home = deploy(config.registry, config.serve, version, config.store, config.data)
     if materialize:
         features.fill_for(home, config)

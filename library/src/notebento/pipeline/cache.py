@@ -107,12 +107,12 @@ class Blobs:
 
 # %% ../../../nbs/pipeline/cache.ipynb #49ed622b
 def _put(file: Path, blobs: Blobs, own: bool) -> Blob:
-    blob = blobs.blob(found := digest(file))
-    if not blob.exists() or digest(blob) != found:
+    blob = blobs.blob(content := digest(file))
+    if not blob.exists() or digest(blob) != content:
         (link if own else copy)(file, blob)
         blob.chmod(0o444)
     facts = blob.stat()
-    return Blob(found, facts.st_size, facts.st_mtime_ns)
+    return Blob(content, facts.st_size, facts.st_mtime_ns)
 
 # %% ../../../nbs/pipeline/cache.ipynb #8cf61c8e
 def _is_whole(path: Path, blob: Blob, every_byte: bool) -> bool:

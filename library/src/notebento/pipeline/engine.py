@@ -71,8 +71,8 @@ def failing_line(source: str, traceback: str) -> int:
     """The line of the cell `source`, from 1, at which it failed; 0 when the traceback does not say."""
     plain = _COLOR.sub("", traceback)
     magic = _IN_MAGIC.search(plain) if source.startswith("%%") else None
-    found = magic or _IN_CELL.search(plain)
-    line = int(found[1]) + bool(magic) if found else 0
+    place = magic or _IN_CELL.search(plain)
+    line = int(place[1]) + bool(magic) if place else 0
     return line if line <= len(source.splitlines()) else 0
 
 # %% ../../../nbs/pipeline/engine.ipynb #2378092e
@@ -246,10 +246,10 @@ def _papermill(job: Job, kernel: Kernel, tell: Callable[[str], None]) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters, which are checked before
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # nbclient logs what becomes a `StageError`
     job.executed.parent.mkdir(parents=True, exist_ok=True)
-    given = {"overrides": job.overrides, "run_dir": job.run_dir}
+    parameters = {"overrides": job.overrides, "run_dir": job.run_dir}
     output = {"stdout_file": LineWriter(tell), "stderr_file": LineWriter(tell), "coalesce_streams": True}
     options = {"kernel_name": "python3", "progress_bar": False, "km": kernel.manager, **output}
-    execute_notebook(job.notebook, str(job.executed), given, **options)
+    execute_notebook(job.notebook, str(job.executed), parameters, **options)
 
 # %% ../../../nbs/pipeline/engine.ipynb #46c06e66
 class Local:

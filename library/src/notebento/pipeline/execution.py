@@ -76,9 +76,9 @@ def changes(run: Run, stage: str, keyed: Keyed) -> list[str]:
     executed = read_code(run.folder / "notebooks" / f"{stage}.ipynb")
     ran = [Module(declared.notebook, code[0].path, executed.cells), *code[1:]]
     now = parts(stage, declared, run.config, ran, keyed.parts.inputs, run.manifest.environment)
-    found = why(now, keyed.parts, ran)
+    differences = why(now, keyed.parts, ran)
     written = touched(keyed.footprint, footprint([*map(Path, keyed.footprint), *_files(run, stage)]))
-    return found or [f"{_shown(path, run)} was written" for path in written]
+    return differences or [f"{_shown(path, run)} was written" for path in written]
 
 # %% ../../../nbs/pipeline/execution.ipynb #ee7dd52c
 def _shown(path: str, run: Run) -> str:
@@ -93,9 +93,9 @@ def _commit(run: Run, stage: str, now: Parts, seconds: float) -> Record:
         for name in declared.outputs + declared.recorded
     }
     notebook = run.cache.put(run.folder / "notebooks" / f"{stage}.ipynb", own=False)
-    made = (run.manifest.run_id, round(seconds, 3))
+    computed = (run.manifest.run_id, round(seconds, 3))
     notes = noted(work / SIDE_EFFECTS), noted(work / NOTICES)
-    record = Record(now, *made, artifacts, notebook, _commit_code(run, stage), *notes)
+    record = Record(now, *computed, artifacts, notebook, _commit_code(run, stage), *notes)
     run.cache.keep(record)
     return record
 
@@ -122,16 +122,16 @@ def _use_once(run: Run, stage: str, now: Parts, seconds: float, changed: list[st
     }
 
 # %% ../../../nbs/pipeline/execution.ipynb #dd7794f1
-def restore(run: Run, stage: str, found: Record, cached: bool = True) -> None:
+def restore(run: Run, stage: str, kept: Record, cached: bool = True) -> None:
     """Let `stage` be done with what the record says."""
-    for name, kept in found.artifacts.items():
-        run.cache.get(kept, run.folder / "artifacts" / name)
-    copy(run.cache.blob(found.notebook.digest), run.folder / "notebooks" / f"{stage}.ipynb")  # somebody may edit it
+    for name, artifact in kept.artifacts.items():
+        run.cache.get(artifact, run.folder / "artifacts" / name)
+    copy(run.cache.blob(kept.notebook.digest), run.folder / "notebooks" / f"{stage}.ipynb")  # somebody may edit it
     record = run.manifest.stages[stage]
     record.status, record.cached, record.changed = "done", cached, []
-    record.key, record.inputs = found.parts.key, found.parts.inputs
-    record.made_by, record.seconds, record.artifacts = found.run, found.seconds, artifacts_of(found)
-    record.notices = found.notices
+    record.key, record.inputs = kept.parts.key, kept.parts.inputs
+    record.made_by, record.seconds, record.artifacts = kept.run, kept.seconds, artifacts_of(kept)
+    record.notices = kept.notices
 
 # %% ../../../nbs/pipeline/execution.ipynb #f34e2893
 def finish(run: Run, stage: str, keyed: Keyed, seconds: float) -> None:
@@ -154,8 +154,8 @@ def verify_inputs(run: Run, stage: str) -> list[str]:
     broken = []
     for maker in needs(run.config.pipeline.stages, stage):
         record = run.manifest.stages[maker]
-        found = run.cache.find(maker, record.key) if record.cached else None
-        damaged = [a for a in found.artifacts.values() if run.cache.is_damaged(a, every_byte=True)] if found else []
+        kept = run.cache.find(maker, record.key) if record.cached else None
+        damaged = [a for a in kept.artifacts.values() if run.cache.is_damaged(a, every_byte=True)] if kept else []
         for artifact in damaged:
             run.cache.evict(artifact)
         if damaged:

@@ -92,11 +92,11 @@ def find_run(name: str) -> Path:
     if (folder / name / "manifest.json").is_file():
         return (folder / name).resolve()
     known = [p.parent.name for p in sorted(folder.glob("*/manifest.json"))]
-    found = [n for n in known if n.startswith(name)]
-    if len(found) != 1:
-        what = f"'{name}' begins several runs: {', '.join(found[:5])}" if found else f"there is no run '{name}'"
-        raise UserError(f"{what}.{'' if found else nearest(name, known)}", fix="notebento runs list")
-    return folder / found[0]
+    matching = [n for n in known if n.startswith(name)]
+    if len(matching) != 1:
+        what = f"'{name}' begins several runs: {', '.join(matching[:5])}" if matching else f"there is no run '{name}'"
+        raise UserError(f"{what}.{'' if matching else nearest(name, known)}", fix="notebento runs list")
+    return folder / matching[0]
 
 # %% ../../../nbs/pipeline/history.ipynb #3e037a16
 def clean(keep: int | None = None, dry_run: bool = False) -> tuple[list[str], int, int]:

@@ -20,7 +20,7 @@ from ..core.stage import NOTICES, needs, noted
 from .cache import Record, lock
 from .engine import Engine, Job
 from .execution import Keyed, discard_artifacts, finish, keyed, restore, start, verify_inputs
-from .plan import Run, find
+from .plan import Run, find, labelled
 from .preflight import refuse_visible_mistakes
 from .rendering import rendered
 
@@ -103,7 +103,7 @@ class Attempt:
     def submit(self, engine: Engine, watcher: Watcher) -> None:
         """Try it, for the first time or again."""
         self.tries += 1
-        self.future = engine.submit(self.job, partial(watcher.said, self.run.name(self.stage)))
+        self.future = engine.submit(self.job, partial(watcher.said, labelled(self.run, self.stage)))
 
     def give_up(self, status: Literal["failed", "interrupted"]) -> None:
         """Throw away what it left."""
@@ -116,7 +116,7 @@ class Attempt:
         """Note how it ended, and let others have the key."""
         self.run.save()
         self.release()
-        watcher.changed(self.run.name(self.stage), self.run.manifest.stages[self.stage])
+        watcher.changed(labelled(self.run, self.stage), self.run.manifest.stages[self.stage])
 
 # %% ../../../nbs/pipeline/loop.ipynb #6b1ea248
 def conclude(attempt: Attempt, engine: Engine, watcher: Watcher) -> bool:
@@ -127,7 +127,7 @@ def conclude(attempt: Attempt, engine: Engine, watcher: Watcher) -> bool:
         finish(run, stage, attempt.keyed, time.monotonic() - attempt.began)
     except Exception as e:
         if getattr(e, "retry", False) and attempt.tries <= run.declared(stage).retries:
-            watcher.said(run.name(stage), f"try {attempt.tries} failed, trying again: {e}")
+            watcher.said(labelled(run, stage), f"try {attempt.tries} failed, trying again: {e}")
             discard_artifacts(run, stage)
             attempt.submit(engine, watcher)
             return False
@@ -155,7 +155,7 @@ class Attempts:
         attempt = Attempt(run, stage, now, release, start(run, stage, now.parts))
         attempt.submit(self.engine, self.watcher)
         self.going.append(attempt)
-        self.watcher.changed(run.name(stage), run.manifest.stages[stage])
+        self.watcher.changed(labelled(run, stage), run.manifest.stages[stage])
 
     def warm(self) -> None:
         """Get the engine ready for one more stage."""
@@ -205,7 +205,7 @@ def act(run: Run, stage: str, attempts: Attempts) -> Literal["moved", "started",
     decision = decide(run, stage, now.parts.key, attempts.has_slot())
     if isinstance(decision, Take):
         restore(run, stage, decision.record)
-        attempts.watcher.changed(run.name(stage), run.manifest.stages[stage])
+        attempts.watcher.changed(labelled(run, stage), run.manifest.stages[stage])
         return "moved"
     if not isinstance(decision, Start):
         return decision

@@ -34,9 +34,9 @@ _MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "interrupted": "[yel
 def stage_lines(stage: str, record: StageRecord) -> str:
     """What became of a stage, in rich's markup: a line, and one below it for each of its notices."""
     mark = "[cyan]=[/]" if record.cached else _MARKS.get(record.status, "[dim]·[/]")
-    made = ", ".join(f"{n} {size(a.bytes)}" for n, a in record.artifacts.items())
+    artifacts = ", ".join(f"{n} {size(a.bytes)}" for n, a in record.artifacts.items())
     took = "cached" if record.cached else f"{record.seconds:7.1f} s" if record.seconds else record.status
-    line = f"{mark} {stage:<10}{took:>9}   [dim]{made}[/]"
+    line = f"{mark} {stage:<10}{took:>9}   [dim]{artifacts}[/]"
     if record.changed:
         line += f"   [yellow]changed while it ran, not cached: {escape(', '.join(record.changed))}[/]"
     return "\n".join([line, *(f"  [yellow]![/] {escape(notice)}" for notice in record.notices)])
@@ -129,21 +129,23 @@ def _as_model(baseline: dict[str, Any]) -> str:
 # %% ../../../nbs/pipeline/terminal.ipynb #37b2b19c
 def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     """Print what a run came to: its metrics, what the gate said, and what to do next."""
-    made = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
+    artifacts = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
     say = partial(console.print, highlight=False, soft_wrap=True)
-    if "metrics.json" in made:
-        say(result_table(load(made["metrics.json"])["test"], "test part, ours with 95% intervals"))
-    if "comparison.json" in made:
-        for line in compared(load(made["comparison.json"]), manifest.config["evaluate"]["baselines"]):
+    if "metrics.json" in artifacts:
+        say(result_table(load(artifacts["metrics.json"])["test"], "test part, ours with 95% intervals"))
+    if "comparison.json" in artifacts:
+        for line in compared(load(artifacts["comparison.json"]), manifest.config["evaluate"]["baselines"]):
             say(escape(line))
-    if "gate.json" in made:
-        gate = load(made["gate.json"])
-        say("gate [green]passed[/]" if gate["passed"] else "gate [red]refused[/]: " + "; ".join(gate["reasons"]))
+    if "gate.json" in artifacts:
+        gate = load(artifacts["gate.json"])
+        say(
+            "gate [green]passed[/]" if gate["passed"] else "gate [red]refused[/]: " + escape("; ".join(gate["reasons"]))
+        )
     for stage, record in manifest.stages.items():
         for tracker, command in ({} if record.cached else logs_of(run_dir, stage, record)).items():
             say(escape(f"{tracker}'s log of {stage}: {command}"))
-    if "version.json" in made:
-        _say_next(load(made["version.json"])["version"], manifest, load(made["model"] / "schema.json"), say)
+    if "version.json" in artifacts:
+        _say_next(load(artifacts["version.json"])["version"], manifest, load(artifacts["model"] / "schema.json"), say)
 
 # %% ../../../nbs/pipeline/terminal.ipynb #e1e3821f
 def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -35,16 +35,16 @@ class Verdict(msgspec.Struct, frozen=True):
 # %% ../../../nbs/pipeline/verify.ipynb #d9dc7290
 def compared(a: Manifest, a_dir: Path, b: Manifest, b_dir: Path) -> Iterator[Verdict]:
     """The verdict on every artifact of `a` that two runs must agree on."""
-    made = b.artifacts()
+    repeated = b.artifacts()
     for name, artifact in a.artifacts().items():
         if not artifact.compared:
             continue
-        if name not in made:
+        if name not in repeated:
             yield Verdict(name, "missing", "the second run did not make it")
-        elif made[name].digest == artifact.digest:
+        elif repeated[name].digest == artifact.digest:
             yield Verdict(name, "identical")
         else:
-            yield Verdict(name, "different", first_difference(a_dir / artifact.path, b_dir / made[name].path))
+            yield Verdict(name, "different", first_difference(a_dir / artifact.path, b_dir / repeated[name].path))
 
 # %% ../../../nbs/pipeline/verify.ipynb #6239c03e
 def clone(manifest: Manifest, to: Path) -> Path:
