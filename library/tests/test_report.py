@@ -251,6 +251,7 @@ FAST = """
 import sys
 from pathlib import Path
 from notebento.pipeline.report import summary, write_report
+assert "jinja2" not in sys.modules  # most commands write no page
 write_report(Path(sys.argv[1]), {"data": Path(sys.argv[2])})
 summary(Path(sys.argv[1]))
 slow = {"polars", "rich", "torch", "markdown_it", "pygments", "IPython", "numpy"}

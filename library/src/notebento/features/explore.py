@@ -46,8 +46,8 @@ def univariate(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr)
         (n, rates(table, n, answer).select(between).item(), table[n].null_count() / len(table), _words(feature))
         for n, feature in about.items()
     ]
-    found = pl.DataFrame(facts, ["feature", "signal", "null", "what"], orient="row")
-    return found.sort("signal", "feature", descending=[True, False])
+    signals = pl.DataFrame(facts, ["feature", "signal", "null", "what"], orient="row")
+    return signals.sort("signal", "feature", descending=[True, False])
 
 # %% ../../../nbs/features/explore.ipynb #9e417cdd
 def _words(about: About) -> str:

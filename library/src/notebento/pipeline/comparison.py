@@ -156,8 +156,8 @@ def _of(row: dict[str, Any], part: str, metric: str) -> Interval:
 def sweep_block(rows: list[dict[str, Any]], metrics: Iterable[str] = ()) -> Block:
     """The runs of a sweep, all or some metrics of the part that one chooses by; `*` marks the best."""
     part = next((p for row in rows for p in _parts(row)), "")
-    found = dict.fromkeys(m for row in rows for m in row["metrics"].get(part, {}))
-    columns = [m for m in found if m in metrics] or [*found]
+    names = dict.fromkeys(m for row in rows for m in row["metrics"].get(part, {}))
+    columns = [m for m in names if m in metrics] or [*names]
     best = {m: best_run(rows, part, m) for m in columns}
     body = [
         [

@@ -221,8 +221,8 @@ def cautions(manifest: Manifest, run_dir: Path) -> Iterator[str]:
         yield "the code has changes that are not committed, so nobody can repeat this run exactly"
     for name, reason in _object(_object(json_artifact(manifest, run_dir, "comparison.json")).get("skipped")).items():
         yield f"the baseline {name} was left out: {reason}"
-    found = headline_table(manifest, run_dir)
-    for model, cells in found.rows.items() if found else ():
+    table = headline_table(manifest, run_dir)
+    for model, cells in table.rows.items() if table else ():
         worse = [f"{c.metric} by {abs(c.gain.value or 0):.4f}" for c in cells if c.standing == "worse"]
         if worse:
             yield f"worse than {model}: {', '.join(worse)}, beyond chance"

@@ -130,7 +130,7 @@ def write_report(run_dir: Path, pages: Mapping[str, Path]) -> Path:
         f"{_project(manifest)} {manifest.run_id}",
         project=_project(manifest),
         manifest=manifest,
-        told=_told(manifest),
+        effort=_effort(manifest),
         first_screen=first_screen(manifest, run_dir),
         failed={n: found for n, part in parts.items() if (found := _every(FAILED, "</section>", part))},
         figures={n: found for n, part in parts.items() if (found := _every(FIGURE, "</figure>", part))},
@@ -148,7 +148,7 @@ def _project(manifest: Manifest) -> str:
     return str(manifest.config.get("project", {}).get("name", "notebento"))
 
 # %% ../../../nbs/pipeline/report.ipynb #c4e5c744
-def _told(manifest: Manifest) -> str:
+def _effort(manifest: Manifest) -> str:
     """How much of a run was computed, and what the cache saved."""
     ran = [r for r in manifest.stages.values() if not r.cached and r.seconds]
     kept = [r for r in manifest.stages.values() if r.cached]
@@ -165,7 +165,7 @@ def summary(run_dir: Path) -> str:
     lines += [
         f"{'; '.join(map(_said, verdict.why))}.",
         "",
-        f"`{manifest.run_id}` · {manifest.status} · {_told(manifest)}",
+        f"`{manifest.run_id}` · {manifest.status} · {_effort(manifest)}",
         "",
     ]
     lines += [f"- {_said(caution)}" for caution in outcome.cautions(manifest, run_dir)]

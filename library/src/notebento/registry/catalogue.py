@@ -30,15 +30,15 @@ from .registry import Registry
 # %% ../../../nbs/registry/catalogue.ipynb #78877177
 def newest(features: FeatureSet, tables: Mapping[str, pl.DataFrame], as_of: datetime) -> dict[str, datetime]:
     """When something became known of each table for the last time until `as_of`."""
-    found = dict[str, datetime]()
+    latest = dict[str, datetime]()
     for table in {view.events.table.name: view.events.table for view in features.views}.values():
         moments = [table.known, *{str(expr): expr for expr in table.later.values()}.values()]
         if table.name in tables:
             rows = tables[table.name].lazy()
             last = rows.select(m.filter(m <= as_of).max().alias(str(i)) for i, m in enumerate(moments)).collect()
             known = [moment for moment in last.row(0) if moment is not None]
-            found |= {table.name: max(known)} if known else {}
-    return found
+            latest |= {table.name: max(known)} if known else {}
+    return latest
 
 # %% ../../../nbs/registry/catalogue.ipynb #035e1939
 class CatalogueEntry(msgspec.Struct, kw_only=True):
@@ -94,15 +94,15 @@ def entries(
 ) -> list[CatalogueEntry]:
     """The catalogue: from the definitions alone, or with a training `table`, importances and the versions' columns."""
     used = {version: set(columns) for version, columns in (versions or {}).items()}
-    found = []
+    listed = []
     for name in features.shown:
         entry = definition(features, name)
         entry.expected, entry.importance = expected.get(name, Expectation()), (importances or {}).get(name)
         entry.versions = tuple(version for version, columns in used.items() if name in columns)
         if table is not None and name in table.columns:
             _add_distribution(entry, table[name])
-        found.append(entry)
-    return found
+        listed.append(entry)
+    return listed
 
 # %% ../../../nbs/registry/catalogue.ipynb #42cbba85
 def _add_distribution(entry: CatalogueEntry, column: pl.Series, bins: int = 24) -> None:

@@ -122,12 +122,12 @@ def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
         raise UserError("nothing is registered yet", fix="notebento run")
     if name == "champion":
         return champion_of(history)
-    found = [v for v in known if v == name] or [v for v in known if name and v.startswith(name)]
-    if len(found) > 1:
-        raise UserError(f"'{name}' is ambiguous: {', '.join(found)}", fix="use a longer prefix")
-    if not found:
+    matches = [v for v in known if v == name] or [v for v in known if name and v.startswith(name)]
+    if len(matches) > 1:
+        raise UserError(f"'{name}' is ambiguous: {', '.join(matches)}", fix="use a longer prefix")
+    if not matches:
         raise UserError(f"there is no version '{name}'.{nearest(name, known)}", fix="notebento models list")
-    return found[0]
+    return matches[0]
 
 # %% ../../../nbs/registry/ledger.ipynb #5dbb77cc
 def registration(version: str, history: list[LedgerEntry]) -> list[LedgerEntry]:

@@ -174,7 +174,7 @@ def other_ledgers(versions: "Versions") -> dict[str, str]:
 def _overrides(version: Path) -> list[str]:
     try:
         return msgspec.json.decode(version.read_bytes(), type=Version).lineage.overrides
-    except (OSError, msgspec.MsgspecError):  # damaged: whoever reads it is told
+    except (OSError, msgspec.MsgspecError):  # damaged: reading it reports that
         return []
 
 # %% ../../../nbs/registry/registry.ipynb #be6cf4c7
