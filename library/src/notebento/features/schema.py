@@ -184,7 +184,7 @@ def _read(views: Sequence[View], values: Mapping[str, pl.Series], tables: Tables
     read = read_events(views[0].events, tables, by, keep)
     for view in views:
         only_whole(view, read)
-    return coded(read, values)
+    return coded(read, values).drop(by)  # sorting texts along takes longer than all the rest
 
 # %% ../../../nbs/features/schema.ipynb #2e07c62d
 def _in_parts(

@@ -211,7 +211,7 @@ def from_cutoff(who: np.ndarray, known: np.ndarray, amount: np.ndarray, cutoff: 
     old = known <= cutoff
     if not old.any():
         return who, known, amount
-    there, total = np.unique(who[old]), np.zeros((amount.shape[1], int(who.max()) + 1), np.int64)
+    there, total = np.flatnonzero(np.bincount(who[old])), np.zeros((amount.shape[1], int(who.max()) + 1), np.int64)
     for mine, column in zip(total, amount[old].T, strict=True):
         np.add.at(mine, who[old], column)
     times = np.concatenate([np.full(len(there), cutoff), known[~old]])
