@@ -98,6 +98,8 @@ def test_the_wheel_carries_the_librarys_notebooks(standalone: Home, root: Path) 
     assert carried.is_relative_to(standalone.python.parents[1])
     ours = {p.relative_to(root / "nbs"): p.read_bytes() for p in (root / "nbs").rglob("*.ipynb")}
     assert {p.relative_to(carried): p.read_bytes() for p in carried.rglob("*.ipynb")} == ours
+    templates = {p.name for p in (carried.parent / "templates").glob("*.*")}
+    assert templates == {p.name for p in (root / "src" / "notebento" / "templates").glob("*.*")} != set()
 
 
 def test_the_keys_are_those_of_the_repository(standalone: Home, repository: Path, tmp_path: Path) -> None:
