@@ -70,6 +70,8 @@ def clear(backend: OnlineStore, digest: bytes) -> None:
 class ReadOnlyStore:
     """The features of views, online, to be read. One for each process and thread; many may share a backend."""
 
+    creates = False  # what does not exist
+
     def __init__(self, features: FeatureSet, config: StoreConfig, backend: OnlineStore) -> None:
         self.features, self.config, self.backend = features, config, backend
         self.layout = Layout(features)
@@ -77,8 +79,8 @@ class ReadOnlyStore:
 
     @classmethod
     def open(cls, features: FeatureSet, config: StoreConfig) -> Self:
-        """The store that `config` names. One that does not exist is empty, and is not made."""
-        return cls(features, config, backend_of(config, create=False))
+        """The store that `config` names. To a reader one that does not exist is empty, and stays absent."""
+        return cls(features, config, backend_of(config, cls.creates))
 
     def close(self) -> None:
         """Let go of the backend."""
@@ -107,16 +109,13 @@ class ReadOnlyStore:
 
 # %% ../../../nbs/online/store.ipynb #08fa29d0
 class FeatureStore(ReadOnlyStore):
-    """The features of views, online, to be read and written."""
+    """The features of views, online, to be read and written; opening it makes what does not exist."""
+
+    creates = True
 
     def __init__(self, features: FeatureSet, config: StoreConfig, backend: OnlineStore) -> None:
         super().__init__(features, config, backend)
         self.writer = Writer(self.reader, config)
-
-    @classmethod
-    def open(cls, features: FeatureSet, config: StoreConfig) -> Self:
-        """The store that `config` names, made if it does not exist."""
-        return cls(features, config, backend_of(config))
 
     def materialize(
         self, tables: Tables, as_of: datetime, watch: OnProgress | None = None, fresh: bool = False
