@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from .metrics import OURS, Improvement, Interval, Metric, headlines
+from .metrics import METRICS, OURS, Improvement, Interval, Metric, headlines
 
 # %% ../../../nbs/evaluation/recommendation.ipynb #711193f8
 def constant_models(answers: Mapping[str, np.ndarray]) -> list[str]:
@@ -32,7 +32,7 @@ def recommend(
     improvements: Mapping[str, Mapping[str, Improvement]],
 ) -> Recommendation:
     """The better of ours and the others in `measured`, of which `improvements` says how much better ours is."""
-    metric = headlines(metrics)[-1]
+    metric = _decisive(metrics)
     found = {name: intervals.get(metric.name, Interval()).value for name, intervals in measured.items()}
     goodness = {name: metric.sign * value for name, value in found.items() if value is not None}
     ranked = sorted(goodness, key=lambda name: (-round(goodness[name], 6), name != OURS))
@@ -44,3 +44,9 @@ def recommend(
     if best != OURS:
         gain = Improvement(*(None if x is None else -x for x in (gain.value, gain.high, gain.low)))
     return Recommendation(best, f"its {metric.name} is {gain.in_words(rival if best == OURS else OURS)}")
+
+# %% ../../../nbs/evaluation/recommendation.ipynb #6d841343
+def _decisive(metrics: Sequence[Metric]) -> Metric:
+    """The last headline metric that every project has, or the last one."""
+    shared = {metric.name for known in METRICS.values() for metric in known}
+    return next((m for m in reversed(headlines(metrics)) if m.name in shared), headlines(metrics)[-1])
