@@ -62,7 +62,7 @@ def session(model: bytes) -> ort.InferenceSession:
 
 # %% ../../../nbs/models/bundle.ipynb #455fa5cf
 def numbers(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """(n, columns) float32, null as NaN. Raises `UserError` for a column that holds no numbers."""
+    """(n, columns) float32, null as NaN. Raises `UserError` for a column that is not numeric."""
     if not names:
         return np.empty((len(frame), 0), np.float32)
     columns = [pl.col(name).cast(pl.Float32).fill_null(float("nan")) for name in names]

@@ -130,7 +130,7 @@ def round_down(values: np.ndarray) -> np.ndarray:
 
 # %% ../../../nbs/models/lightgbm.ipynb #4c120493
 def members(tree: Mapping[str, np.ndarray], i: int) -> list[int]:
-    """The category codes that the i-th set of `tree` holds (a bit set in words of 32)."""
+    """The category codes in the i-th set of `tree` (a bit set in words of 32)."""
     start, end = tree["cat_boundaries"][i : i + 2].astype(int)
     words = tree["cat_threshold"][start:end].astype(np.int64)
     return [32 * w + b for w, word in enumerate(words) for b in range(32) if word >> b & 1]

@@ -36,7 +36,7 @@ from .trainer import LightningTrainer
 
 # %% ../../../nbs/training/tune.ipynb #5db5551f
 def check_space(space: Mapping[str, RangeConfig], model: Mapping[str, Any], trainer: TrainerConfig) -> None:
-    """Raises `UserError` when a key is no field of `model` or `trainer`, or when its range makes no sense for it."""
+    """Raises `UserError` when a key is not a field of `model` or `trainer`, or its range is not valid for it."""
     if not space:
         raise UserError("tune.space is empty: nothing to search", fix="tune.space={model.lr: {low: 0.001, high: 0.01}}")
     known = tunable(model)
