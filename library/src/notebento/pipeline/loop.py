@@ -21,7 +21,6 @@ from .cache import Record, lock
 from .engine import Engine, Job
 from .execution import Keyed, discard_artifacts, finish, keyed, restore, start, verify_inputs
 from .plan import Run, find, labelled
-from .preflight import refuse_visible_mistakes
 from .rendering import rendered
 
 # %% ../../../nbs/pipeline/loop.ipynb #d4fe1206
@@ -190,6 +189,8 @@ def settle(attempts: Attempts) -> None:
 # %% ../../../nbs/pipeline/loop.ipynb #8a8996f9
 def refuse_mistakes(runs: Iterable[Run], release: Callable[[], None]) -> None:
     """Before the first kernel starts: raise `UserError` for what can be seen to fail in a stage of `runs`."""
+    from notebento.pipeline.preflight import refuse_visible_mistakes  # a run that does nothing need not import it
+
     for run in runs:
         try:
             refuse_visible_mistakes(run, run.with_status("waiting"))
