@@ -189,7 +189,9 @@ def by_hand(rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     late = lasts(legs, "tailnum", "_leg", [*leg, "departed", "arrived"], 7 * DAY, before)
     for outcome, moment in (("dep_delay", "departed"), ("arr_delay", "arrived")):
         by_then = pl.col(f"_leg_{moment}") <= asked["predict_at"]
-        late = late.with_columns(pl.when(by_then).then(f"_leg_{outcome}").alias(f"_leg_{outcome}")).drop(f"_leg_{moment}")
+        late = late.with_columns(pl.when(by_then).then(f"_leg_{outcome}").alias(f"_leg_{outcome}")).drop(
+            f"_leg_{moment}"
+        )
     parts.append(late)
     facts = {"year": "year", "seats": "seats", "maker": "manufacturer", "model": "model"}
     planes = tables["planes"].select("tailnum", **{f"plane_{name}": pl.col(column) for name, column in facts.items()})
@@ -284,9 +286,9 @@ def feast(folder: Path, install: bool) -> None:
     ).unique(["who", "known"], keep="first", maintain_order=True)  # fmt: skip
     labels = table(100_000, "predict_at")
     source = Table("events", key=("who", "known"), known=pl.col("known"))
-    events = Events("events", source, pl.col("known"), pl.col("known"), {n: Value(pl.col(n)) for n in names})
+    stream = Events("events", source, pl.col("known"), pl.col("known"), {n: Value(pl.col(n)) for n in names})
     features = FeatureSet({"who": Field("number")})
-    features.add(View(events, ("who",), {n: last(n) for n in names}, name="v"))
+    features.add(View(stream, ("who",), {n: last(n) for n in names}, name="v"))
     numbers = events.with_columns(pl.col("who").cast(pl.Float64))
     asked = labels.with_columns(pl.col("who").cast(pl.Float64))
     ours = seconds(lambda: compute(features, asked, {"events": numbers}), 3).min()
@@ -348,9 +350,9 @@ def ten(folder: Path) -> None:
     n, names = 20_000, [f"f{i}" for i in range(10)]
     begin = datetime(2013, 1, 1, tzinfo=UTC)
     source = Table("events", key=("who",), known=pl.col("known"))
-    events = Events("events", source, pl.col("known"), pl.col("known"), {n: Value(pl.col(n)) for n in names})
+    stream = Events("events", source, pl.col("known"), pl.col("known"), {n: Value(pl.col(n)) for n in names})
     features = FeatureSet({"who": Field("string")})
-    features.add(View(events, ("who",), {n: last(n) for n in names}, name="v"))
+    features.add(View(stream, ("who",), {n: last(n) for n in names}, name="v"))
     who = [f"user {i}" for i in range(n)]
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(n).tolist() for name in names}
