@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Kind', 'FIELD_TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Field', 'About', 'refuse_unknown', 'closure', 'about_of',
            'FeatureSet', 'subset', 'derive', 'seen_before', 'outputs', 'compute', 'typed', 'from_records', 'Options',
-           'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside', 'field_type', 'column_features', 'Columns']
+           'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside', 'field_type', 'column_features',
+           'column_kinds', 'Columns']
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,18 +22,7 @@ from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
 from ..data.contract import need
 from ..data.snapshot import task_of
-from notebento.features.asof import (
-    by_entity,
-    by_time,
-    coded,
-    distinct_values,
-    known_after,
-    look_up,
-    not_ahead,
-    only_whole,
-    parts_needed,
-    reached_since,
-)
+from . import asof
 from .views import Aggregate, Events, Moment, Tables, Value, View, read_events
 
 # %% ../../../nbs/features/schema.ipynb #660b0ceb
@@ -183,8 +173,8 @@ def _read(views: Sequence[View], values: Mapping[str, pl.Series], tables: Tables
     by = dict.fromkeys(name for view in views for name in view.by)
     read = read_events(views[0].events, tables, by, keep)
     for view in views:
-        only_whole(view, read)
-    return coded(read, values).drop(by)  # sorting texts along takes longer than all the rest
+        asof.only_whole(view, read)
+    return asof.coded(read, values).drop(by)  # sorting texts along takes longer than all the rest
 
 # %% ../../../nbs/features/schema.ipynb #2e07c62d
 def _in_parts(
@@ -192,9 +182,9 @@ def _in_parts(
 ) -> pl.DataFrame:
     """What `look_up` finds, one part of the entities after the other; without entities, of the time."""
     same, numbered, found = _by_events(views), frame.with_row_index("_number"), []
-    for rows, keep in (by_entity if views[0].by else by_time)(views, numbered, n):
+    for rows, keep in (asof.by_entity if views[0].by else asof.by_time)(views, numbered, n):
         read = {events: _read(of, values, tables, keep[events]) for events, of in same.items()}
-        found.append(rows.select("_number").hstack(look_up(views, rows, read, values)))
+        found.append(rows.select("_number").hstack(asof.look_up(views, rows, read, values)))
     return pl.concat(found).sort("_number").drop("_number")
 
 
@@ -218,20 +208,20 @@ def derive(derived: Mapping[str, pl.Expr], frame: pl.LazyFrame, names: Iterable[
 def seen_before(features: FeatureSet, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """The record, what is derived from it, and the features of all views: what a store has to answer, to the bit."""
     frame = derive(features.derived, rows.lazy().select(*features.record, "predict_at"), features.immediate).collect()
-    parts = {view.events: parts_needed(view.events, tables) for view in features.views}
-    values = distinct_values(frame, dict.fromkeys(name for view in features.views for name in view.by))
+    parts = {view.events: asof.parts_needed(view.events, tables) for view in features.views}
+    values = asof.distinct_values(frame, dict.fromkeys(name for view in features.views for name in view.by))
     groups: dict[tuple[tuple[str, ...], Moment, int], list[View]] = {}
     for view in features.views:
-        not_ahead(view, frame)
+        asof.not_ahead(view, frame)
         groups.setdefault((view.by, view.at, parts[view.events]), []).append(view)
     read = {
-        events: _read(views, values, tables, known_after(events, reached_since(views, frame)))
+        events: _read(views, values, tables, asof.known_after(events, asof.reached_since(views, frame)))
         for events, views in _by_events(features.views).items()
         if parts[events] == 1
     }
-    asked = coded(frame, values)
+    asked = asof.coded(frame, values)
     found = [
-        look_up(views, asked, read, values) if n == 1 else _in_parts(views, asked, values, tables, n)
+        asof.look_up(views, asked, read, values) if n == 1 else _in_parts(views, asked, values, tables, n)
         for (_, _, n), views in groups.items()
     ]
     return pl.concat([frame, *found], how="horizontal")
@@ -402,6 +392,16 @@ def column_features(record: Mapping[str, Field]) -> FeatureSet:
             features.derive(name, pl.col(name).cast(field.dtype), text=f"column {name}", categorical=category)
     return features
 
+# %% ../../../nbs/features/schema.ipynb #c01a55e5
+def column_kinds(rows: pl.DataFrame, data: DataConfig) -> dict[str, Kind]:
+    """The kinds of the columns that can be features: not key, time or target, and not known later."""
+    no = {*data.key, data.time, data.target, *data.known_after, "predict_at"}
+    kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
+    if not kinds:
+        fix = "see data.known_after, data.exclude"
+        raise UserError(f"'{data.table}' has no column that can be a feature", fix=fix)
+    return kinds
+
 # %% ../../../nbs/features/schema.ipynb #1ea963bb
 class Columns(Options, frozen=True):
     """Every column of `data.table` is a feature. Kinds that are not given are found in the table."""
@@ -426,12 +426,7 @@ class Columns(Options, frozen=True):
 
     def on(self, rows: pl.DataFrame, data: DataConfig) -> "Columns":
         """These columns with the kinds that they have in `rows`."""
-        no = {*data.key, data.time, data.target, *data.known_after, "predict_at"}
-        kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
-        if not kinds:
-            raise UserError(
-                f"'{data.table}' has no column that can be a feature", fix="see data.known_after, data.exclude"
-            )
+        kinds = column_kinds(rows, data)
         for name, kind in self.kinds.items():
             need(name, kinds, "features.kinds")
             if kind not in ("string", kinds[name]):

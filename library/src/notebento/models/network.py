@@ -7,7 +7,6 @@ __all__ = ['TableNetwork', 'fit_embeddings', 'FittedNetwork', 'all_outputs', 'An
 
 # %% ../../../nbs/models/network.ipynb #800dea05
 import copy
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -185,8 +184,7 @@ def export(module: nn.Module, inputs: Inputs, vocabulary: Vocabulary) -> onnx.Mo
     numeric = torch.zeros(7, len(inputs.numeric)) if inputs.numeric else None
     codes = torch.zeros(7, len(inputs.categorical), dtype=torch.int64) if inputs.categorical else None
     rows = {0: torch.export.Dim("n")}
-    with warnings.catch_warnings(), quiet("torch.onnx"):
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx"):
         program = torch.onnx.export(
             module.eval(),
             (numeric, codes),

@@ -7,6 +7,7 @@ __all__ = ['Vocabulary', 'vocabulary_nodes', 'with_vocabulary', 'bare', 'quiet',
 
 # %% ../../../nbs/models/vocabulary.ipynb #2a944156
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,12 +102,14 @@ def bare(model: onnx.ModelProto) -> onnx.ModelProto:
 # %% ../../../nbs/models/vocabulary.ipynb #0f9c7d55
 @contextmanager
 def quiet(logger: str) -> Iterator[None]:
-    """Only errors from `logger`, until the block ends."""
+    """No warnings, and only errors from `logger`, until the block ends."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.setLevel(level)
 

@@ -99,7 +99,7 @@ def _approach(decay: float, average: list[Tensor], weights: list[Tensor], update
 
 # %% ../../../nbs/training/callbacks.ipynb #feab715d
 class Losses(Callback):
-    """The record of every epoch, in `history`; each of `listeners` is called with it, and may raise to end the training."""
+    """The record of every epoch, in `history`; each of `listeners` gets it, and may raise to end the training."""
 
     def __init__(self, listeners: Sequence[Callable[[dict[str, float]], None]] = ()) -> None:
         self.listeners, self.history = listeners, list[dict[str, float]]()
