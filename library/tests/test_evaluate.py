@@ -255,7 +255,7 @@ def test_what_is_better_is_recommended_and_constants_are_told_apart():
     own = Metric("mean", "higher", lambda sample: sample.mean(sample.answer), headline=True)
     metrics = [*METRICS["binary"], own]  # a project's metric does not decide
     result = benchmark(metrics, {n: Binary(target, a) for n, a in answers.items()}, Resamples(50, 0))
-    found = comparison({"test": result}, {}, "there is none yet")
+    found = comparison({"test": result}, {}, "no other version was champion")
     assert found["constant"] == ["lightgbm"]
     assert found["recommended"].model == "logistic"
     assert found["recommended"].reason.startswith("its log_loss is better than notebento by ")
@@ -382,7 +382,7 @@ def test_days_are_drawn_when_the_settings_say_so():
 
 
 def test_without_a_champion_the_reason_is_given():
-    assert comparable_champion(None, None, []) == (None, "there is none yet")
+    assert comparable_champion(None, None, []) == (None, "no other version was champion")
 
 
 def test_intervals_are_written_the_same_everywhere():

@@ -100,7 +100,7 @@ def _texts(found: Mapping[str, Interval], sign: str = "") -> dict[str, str]:
 def comparable_champion(bundle: Path | None, ours: Graph, columns: Sequence[str]) -> tuple[Graph | None, str]:
     """The champion in `bundle` if it can answer rows with these `columns`, otherwise None and why not."""
     if bundle is None:
-        return None, "there is none yet"
+        return None, "no other version was champion"
     champion = Graph.load(bundle)
     obstacle = champion_obstacle(champion.schema, ours.schema, columns)
     return (None if obstacle else champion), obstacle

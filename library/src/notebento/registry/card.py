@@ -55,7 +55,7 @@ def _metric_table(models: PartMetrics) -> _CardTable:
 def _difference_table(differences: PartMetrics) -> _CardTable:
     names = list(dict.fromkeys(metric for gains in differences.values() for metric in gains))
     rows = [[m, *(f"{gains[name]:+}" if name in gains else "" for name in names)] for m, gains in differences.items()]
-    return _CardTable(["better than", *(name.replace("_", " ") for name in names)], rows)
+    return _CardTable(["compared with", *(name.replace("_", " ") for name in names)], rows)
 
 
 def _differences(comparison: dict[str, Any]) -> PartMetrics:
