@@ -1,26 +1,35 @@
-"""The wheel carries the notebooks that the library is made of: `notebento lab --library` opens them."""
+"""The wheel carries the notebooks that the library is made of, and the template of a new project.
+
+`notebento lab --library` opens the notebooks; `notebento new` renders the template, which is made of the root's files.
+"""
 
 import shutil
+import sys
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "src"))
+
+from notebento.pipeline.template import ARCHIVE, collect, pack  # noqa: E402  these need the standard library only
 
 
 class WithNotebooks(build_py):
-    """Copies nbs/ into the package."""
+    """Copies nbs/ into the package, and packs the template."""
 
     def run(self) -> None:
-        """Build the package, then put the notebooks into it; an editable installation has them in the checkout."""
+        """Build the package, then put both into it; an editable installation has them in the checkout."""
         super().run()
-        if not self.editable_mode:
-            for notebook in sorted((HERE / "nbs").rglob("*.ipynb")):
-                if ".ipynb_checkpoints" not in notebook.parts:
-                    place = Path(self.build_lib, "notebento", notebook.relative_to(HERE))
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(notebook, place)
+        if self.editable_mode:
+            return
+        for notebook in sorted((HERE / "nbs").rglob("*.ipynb")):
+            if ".ipynb_checkpoints" not in notebook.parts:
+                place = Path(self.build_lib, "notebento", notebook.relative_to(HERE))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(notebook, place)
+        Path(self.build_lib, "notebento", ARCHIVE).write_bytes(pack(collect(HERE.parent)))
 
 
 setup(cmdclass={"build_py": WithNotebooks})

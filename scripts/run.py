@@ -1,7 +1,7 @@
 """From a fresh clone to a trained, evaluated and packaged model.
 
-    python3 scripts/run.py                          the whole year of flights
-    python3 scripts/run.py experiment=lab           three months of them, in about two minutes
+    python3 scripts/run.py                          everything, on all the data
+    python3 scripts/run.py experiment=lab           little data and few epochs: does it all work?
     python3 scripts/run.py trainer.epochs=8 seed=1  any value of conf/, changed for this run
 
 The first time this creates .venv and installs requirements.lock; after that it goes straight to `notebento run`,

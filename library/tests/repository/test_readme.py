@@ -34,7 +34,7 @@ CURL = next(block for block in BLOCKS if "curl" in block)
 def test_every_command_of_the_readme_is_run_by_a_test_here() -> None:
     assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
     others = {line.split()[1] for line in LINES[2:] if line not in RUNS}
-    assert RUNS and others == {"config", "verify", "runs", "models", "features", "serve"}
+    assert RUNS and others == {"config", "verify", "runs", "models", "features", "serve", "new"}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,13 @@ def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequ
 def test_what_ran_is_listed(runs: Path) -> None:
     said = printed(next(line for line in LINES if line.endswith("runs list")), runs)
     assert re.search(r"^20\d{6}-\d{6}-\w{4}  done .* auc 0\.[67]\d+ .* experiment=lab$", said, re.M)
+
+
+def test_new(runs: Path, customers: Path) -> None:
+    line = next(line for line in LINES if " new " in line)
+    place = customers.parent / "churn"
+    said = printed(line.replace("../churn", str(place)).replace("customers.csv", str(customers)), runs, "--yes")
+    assert "signed_up: time" in said and (place / "conf/data/churn.yaml").is_file()
 
 
 def test_config(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 
+import notebento
 from notebento.cli.check import QUICK
+from notebento.pipeline.template import unpack
+from notebento.pipeline.wheel import record, wheel
 
+INFO = f"notebento-{notebento.__version__}.dist-info"
 pytestmark = pytest.mark.process
 
 SOURCES = """
@@ -60,7 +66,7 @@ def standalone(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Ho
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
-    with zipfile.ZipFile(wheel_of(repository / "library", folder)) as wheel:
+    with zipfile.ZipFile(wheel_of(repository, folder)) as wheel:
         wheel.extractall(packages)
     # What lies in the .pth files of a folder that is named in one is not read: the parent's editable packages stay out.
     seen = [str(root / "src"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
@@ -75,13 +81,15 @@ def tracked(repository: Path) -> list[str]:
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
 
 
-def wheel_of(library: Path, folder: Path) -> Path:
+def wheel_of(repository: Path, folder: Path) -> Path:
     """The library's wheel, built from a copy: building leaves files behind."""
-    copy = shutil.copytree(
-        library, folder / "library", ignore=shutil.ignore_patterns("build", "*.egg-info", "runs", "__pycache__", ".*")
-    )
+    for name in tracked(repository):
+        if (repository / name).is_file():
+            (folder / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, folder / "checkout" / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
-    subprocess.run([*command, str(folder), str(copy)], check=True, capture_output=True, text=True)
+    library = str(folder / "checkout" / "library")
+    subprocess.run([*command, str(folder), library], check=True, capture_output=True, text=True)
     return next(folder.glob("notebento-*.whl"))
 
 
@@ -100,6 +108,38 @@ def test_the_wheel_carries_the_librarys_notebooks(standalone: Home, root: Path) 
     assert {p.relative_to(carried): p.read_bytes() for p in carried.rglob("*.ipynb")} == ours
     templates = {p.name for p in (carried.parent / "templates").glob("*.*")}
     assert templates == {p.name for p in (root / "src" / "notebento" / "templates").glob("*.*")} != set()
+
+
+def test_a_new_project_of_the_installed_library_carries_the_wheel_that_was_built(standalone: Home, root: Path) -> None:
+    folder = standalone.root.parent
+    (folder / "rows.csv").write_text("a,b,y\n" + "".join(f"{i % 7},{i % 11},{i % 2}\n" for i in range(200)))
+    options = ["--data", str(folder / "rows.csv"), "--target", "y", "--yes"]
+    done = standalone.run("-m", "notebento", "new", str(folder / "rows"), *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (carried,) = (folder / "rows/wheels").iterdir()
+    built = unpack((folder / carried.name).read_bytes())
+    again = unpack(carried.read_bytes())
+    assert built.keys() - again.keys() <= {f"{INFO}/top_level.txt"}
+    assert {name for name in again if built.get(name) != again[name]} <= {f"{INFO}/RECORD", f"{INFO}/WHEEL"}
+    assert record({n: c for n, c in again.items() if n != f"{INFO}/RECORD"}, INFO) == again[f"{INFO}/RECORD"]
+
+
+def test_a_checkout_makes_the_wheel_that_is_built(standalone: Home) -> None:
+    name, content = wheel()
+    built, ours = unpack((standalone.root.parent / name).read_bytes()), unpack(content)
+    made = {f"{INFO}/{n}" for n in ("RECORD", "WHEEL", "METADATA", "top_level.txt", "licenses/LICENSE")}
+    assert {n for n in built.keys() | ours.keys() if built.get(n) != ours.get(n)} <= made | {f"{INFO}/entry_points.txt"}
+    assert needs(built) == needs(ours) and len(needs(ours)) > 40
+    scripts = [files[f"{INFO}/entry_points.txt"].decode().split() for files in (built, ours)]
+    assert scripts[0] == scripts[1]
+
+
+def needs(files: dict[str, bytes]) -> set[tuple[str, str, str, frozenset[str]]]:
+    """What a wheel requires, however it is written."""
+    lines = files[f"{INFO}/METADATA"].decode().splitlines()
+    found = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist")]
+    extras = [sorted(set(re.findall(r"extra == \W(\w+)", str(r.marker)))) for r in found]
+    return {(r.name, str(r.specifier), str(e), frozenset(r.extras)) for r, e in zip(found, extras, strict=True)}
 
 
 def test_the_keys_are_those_of_the_repository(standalone: Home, repository: Path, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ class DataConfig(Frozen, frozen=True):
     test_share: OpenShare = 0.15
     max_leak: Share = 0.995  # a column that alone predicts the target better than this is taken for a leak; 1: none is
     fresh_within_days: Positive | None = None  # age, as of `as_of`, that the newest row may have
+    group: tuple[NonEmpty, ...] = ()  # rows with the same values stay in one part, where the split is not by time
     exclude: tuple[NonEmpty, ...] = ()  # columns that are not read
     # Columns that only number the rows are left out, but for these; null: none is left out.
     include: tuple[NonEmpty, ...] | None = None

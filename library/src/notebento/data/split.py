@@ -63,7 +63,7 @@ def split_at(data: DataConfig, rows: pl.DataFrame) -> dict[str, Any]:
     Raises `UserError` when a part is empty, or has one class only.
     """
     edges = time_edges(data, rows[data.time]) if data.time else share_edges(data)
-    split: dict[str, Any] = {"by": data.time, "key": list(data.key), "target": data.target}
+    split: dict[str, Any] = {"by": data.time, "key": list(data.group or data.key), "target": data.target}
     split |= {part: [edges[i], edges[i + 1]] for i, part in enumerate(PARTS)}
     parts, task = split_of(rows, split), data.task or task_of(rows[data.target])
     for name, part in parts.items():
@@ -109,7 +109,8 @@ def _strength(column: pl.Series, answer: np.ndarray, task: str) -> float:
     scores = [_agreement(guess[:, -1], answer[:, -1], task)]
     known = column.is_not_null().to_numpy()
     if column.dtype.is_numeric() and known.sum() >= 0.05 * len(column):  # the order of the values as they are
-        scores.append(_agreement(column.drop_nulls().to_numpy(), answer[known, -1], task))
+        values = column.drop_nulls().cast(pl.Float64).to_numpy()
+        scores += [_agreement(sign * values, answer[known, -1], task) for sign in (1, -1)]
     return max(scores)
 
 # %% ../../../nbs/data/split.ipynb #c6c9b367
@@ -122,8 +123,8 @@ def _codes(column: pl.Series) -> np.ndarray:
 
 # %% ../../../nbs/data/split.ipynb #03809c9f
 def _guess(codes: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    guess, even = np.empty_like(answer), np.arange(len(codes)) % 2 == 0  # (n, outputs)
-    for learn, apply in ((even, ~even), (~even, even)):
+    guess, one = np.empty_like(answer), np.random.default_rng(0x1EAF).random(len(codes)) < 0.5  # (n, outputs)
+    for learn, apply in ((one, ~one), (~one, one)):
         count = np.bincount(codes[learn], minlength=codes.max() + 1)
         for k in range(answer.shape[1]):
             total = np.bincount(codes[learn], weights=answer[learn, k], minlength=codes.max() + 1)
@@ -136,10 +137,10 @@ def _agreement(guess: np.ndarray, answer: np.ndarray, task: str) -> float:
         return 0.0
     ranks = pl.Series(guess).rank("average").to_numpy()
     if task == "regression":
-        return float(max(abs(np.corrcoef(g, answer)[0, 1]) for g in (guess, ranks)))
+        return float(max(np.corrcoef(g, answer)[0, 1] for g in (guess, ranks)))
     positives = answer.sum()
     auc = (ranks[answer == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(answer) - positives))
-    return float(max(auc, 1 - auc))
+    return float(auc)
 
 # %% ../../../nbs/data/split.ipynb #cb2155a3
 def refuse_leaks(rows: pl.DataFrame, data: DataConfig, columns: Sequence[str]) -> None:

@@ -369,8 +369,8 @@ def beside(rows: pl.DataFrame, features: pl.DataFrame, maker: Options, data: Dat
         if name not in rows.columns or name in features.columns:
             problem = "is also a feature" if name in rows.columns else f"is not there.{nearest(name, rows.columns)}"
             raise UserError(f"features.auxiliary: {name!r} {problem}", fix="name outcomes that data.known_after lists")
-    names = dict.fromkeys([*data.key, *([data.time] if data.time else []), "predict_at", data.target, *maker.auxiliary])
-    return rows.select(name for name in names if name not in features.columns).hstack(features)
+    names = [*data.key, *data.group, *([data.time] if data.time else []), "predict_at", data.target, *maker.auxiliary]
+    return rows.select(name for name in dict.fromkeys(names) if name not in features.columns).hstack(features)
 
 # %% ../../../nbs/features/schema.ipynb #10bcefd7
 def field_type(dtype: pl.DataType) -> Kind:
@@ -395,7 +395,7 @@ def column_features(record: Mapping[str, Field]) -> FeatureSet:
 # %% ../../../nbs/features/schema.ipynb #c01a55e5
 def column_kinds(rows: pl.DataFrame, data: DataConfig) -> dict[str, Kind]:
     """The kinds of the columns that can be features: not key, time or target, and not known later."""
-    no = {*data.key, data.time, data.target, *data.known_after, "predict_at"}
+    no = {*data.key, *data.group, data.time, data.target, *data.known_after, "predict_at"}
     kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
     if not kinds:
         fix = "see data.known_after, data.exclude"
@@ -413,7 +413,7 @@ class Columns(Options, frozen=True):
         """Key, time, target and features of every row, in order of time."""
         rows = rows_of(tables, data)
         features = self.on(rows, data).features
-        return beside(rows, compute(features, rows, {}).select(kept(features.shown, self.without)), self, data)
+        return beside(rows, compute(features, rows, tables).select(kept(features.shown, self.without)), self, data)
 
     def request(self, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
         """The features of records."""

@@ -1,0 +1,148 @@
+"""`notebento new`: a project of one's own, from a file and a column."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notebento.cli.options import out, shown
+from notebento.core.errors import UserError
+
+if TYPE_CHECKING:
+    from notebento.data.inspection import Finding, Inspection, Question
+
+TASKS = ("binary", "multiclass", "regression")
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project will be; it must not exist yet.")],
+    data: Annotated[Path, typer.Option(help="CSV or Parquet: a file, or a folder of them.")],
+    target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
+    key: Annotated[list[str] | None, typer.Option(help="Tells rows apart; may be repeated.", metavar="COLUMN")] = None,
+    time: Annotated[str, typer.Option(help="When a row happened; none: it has no time.", metavar="COLUMN")] = "",
+    group: Annotated[
+        list[str] | None, typer.Option(help="Rows with the same value stay together; or none.", metavar="COLUMN")
+    ] = None,
+    task: Annotated[str, typer.Option(help="binary, multiclass or regression.")] = "",
+    name: Annotated[str, typer.Option(help="Its package; the folder's name by default.")] = "",
+    separator: Annotated[str | None, typer.Option(help="Of a CSV file, where it is not found.", metavar="CHAR")] = None,
+    decimal: Annotated[str | None, typer.Option(help="The decimal point of its numbers.", metavar=". or ,")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Such as cp1252; UTF-8 by default.")] = None,
+    nulls: Annotated[list[str] | None, typer.Option(help="What stands for a missing value, beside NA.")] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="How a column writes its times.", metavar="COLUMN=%d/%m/%Y")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what is proposed, and ask nothing.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Go on: run the pipeline, and serve the model.")] = False,
+    sample: Annotated[bool, typer.Option(help="Tests run on some of the rows, not on made-up ones.")] = True,
+) -> None:
+    """Make a project of your own from a table: its notebooks, configuration, tests, and the library as a wheel.
+
+    It says what it concludes from the table, and asks where it is not sure.
+    """
+    from notebento.data.inspection import inspect_table
+    from notebento.data.sources import Table
+    from notebento.pipeline.placement import free_place, project_name
+    from notebento.pipeline.project import Order, new_project
+
+    if task and task not in TASKS:
+        raise UserError(f"--task={task} is none of {', '.join(TASKS)}", fix="--task=binary")
+    place, called = free_place(folder), project_name(folder, name)
+    written = dict(_pair(one) for one in formats or [])
+    form: dict[str, Any] = {
+        "separator": separator,
+        "decimal": decimal,
+        "encoding": encoding,
+        "nulls": ("NA", *(nulls or [])),
+    }
+    with options_in_fixes():
+        source = Table(called, path=str(data.expanduser().resolve()), **form)
+        rows = source.read(None)[called]
+        given: dict[str, Any] = {
+            "task": task or None,
+            "key": key,
+            "time": time or None,
+            "group": group,
+            "formats": written,
+        }
+        found = inspect_table(rows, target, **given)
+        if found.questions and not yes and sys.stdin.isatty():
+            given |= {q.option: _asked(q) for q in found.questions}
+            found = inspect_table(rows, target, **given)
+        _show(found, data)
+        problem = new_project(place, Order(called, source, rows, found, written, sample))
+    _show_next(place, problem, run)
+    if run:
+        _go_on(place)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, equals, form = text.partition("=")
+    if not equals:
+        raise UserError(f"--format {text!r} names no column", fix="--format 'signed_up=%d/%m/%Y'")
+    return column, form
+
+
+@contextmanager
+def options_in_fixes() -> Iterator[None]:
+    """Where an error says which configuration to change, say which option of this command does."""
+    try:
+        yield
+    except UserError as e:
+        fix = re.sub(r"data\.formats=\{(.+?): '(.+?)'\}", r"--format '\1=\2'", e.fix)
+        fix = re.sub(r"data\.source\.(separator|decimal|encoding)=", r"--\1 ", fix)
+        fix = re.sub(r"data\.source\.path=\S+|data\.source\.path", "--data", fix)
+        fix = re.sub(r"data\.(target|key|time|task)=", r"--\1 ", fix)
+        raise UserError(e.message, fix) from e
+
+
+def _asked(question: "Question") -> str | list[str]:
+    out.print(f"{question.option}: {question.why}", highlight=False, markup=False)
+    answer: str = typer.prompt(f"  one of {', '.join(question.choices)}", default=question.proposal)
+    if answer not in question.choices:
+        raise UserError(f"{answer!r} is none of {', '.join(question.choices)}", fix=f"--{question.option}=…")
+    return [answer] if question.option in ("key", "group") else answer
+
+
+def _show(found: "Inspection", data: Path) -> None:
+    out.print(f"{shown(data)}: {found.rows:,} rows, {len(found.types) + len(found.exclude)} columns", highlight=False)
+    for line in _lines(found.findings):
+        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _lines(findings: "Sequence[Finding]", most: int = 6) -> list[str]:
+    """One line a finding; of a kind that many columns share the first `most`, and how many more."""
+    counts: dict[str, int] = {}
+    lines = []
+    for one in findings:
+        counts[one.what] = counts.get(one.what, 0) + 1
+        if counts[one.what] <= most:
+            lines.append(f"{one.column or 'the table'}: {one.what} ({one.evidence}) → {one.action}")
+    more = [f"{what}: {n - most:,} more columns, see conf/data/" for what, n in counts.items() if n > most]
+    return [*lines, *more]
+
+
+def _show_next(place: Path, problem: str, run: bool) -> None:
+    out.print(f"[bold]{shown(place)}[/] is a project", highlight=False)
+    if problem:
+        out.print(f"  it has no first commit: {problem}", highlight=False, markup=False)
+    if not run:
+        command = f"cd {shown(place)} && python3 scripts/run.py && python3 scripts/test.py"
+        out.print(f"  next: {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _go_on(place: Path) -> None:
+    """Run the pipeline of the project with the library of this process, then answer predictions until interrupted."""
+    paths = [str(place / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "NOTEBENTO_HOME": str(place)}
+    command = [sys.executable, "-m", "notebento"]
+    if status := subprocess.run([*command, "run"], cwd=place, env=environment).returncode:
+        raise typer.Exit(status)
+    os.chdir(place)
+    os.execve(sys.executable, [*command, "serve"], environment)

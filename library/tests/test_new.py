@@ -1,0 +1,301 @@
+"""`notebento new`: odd files end in a project that works, or in a sentence that names the column and the fix."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from notebento.cli import main
+from notebento.core.compose import compose
+from notebento.pipeline.project import attempt, home
+
+
+def customers(n: int = 300) -> pl.DataFrame:
+    """A table without anything odd."""
+    rng = np.random.default_rng(0)
+    plan, age = rng.choice(["free", "basic", "pro"], n), rng.integers(18, 90, n)
+    left = rng.random(n) < 1 / (1 + np.exp(1.5 - (plan == "free") - 0.03 * (age - 50)))
+    columns = {"id": range(1, n + 1), "plan": plan, "age": age, "paid": rng.gamma(2, 10, n).round(2)}
+    return pl.DataFrame(columns | {"left": np.where(left, "yes", "no")})
+
+
+class New:
+    """The command, on a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.project = folder, folder / "churn"
+
+    def __call__(self, data: str | bytes | pl.DataFrame, *options: str, name: str = "rows.csv") -> str:
+        """Make the project of `data`; returns what was printed when it was made."""
+        status, printed = self.tried(data, *options, name=name)
+        assert status == 0, printed
+        return printed
+
+    def tried(self, data: str | bytes | pl.DataFrame, *options: str, name: str = "rows.csv") -> tuple[int, str]:
+        """The exit status, and what was printed."""
+        file = self.folder / name
+        if isinstance(data, pl.DataFrame):
+            data.write_parquet(file) if file.suffix == ".parquet" else data.write_csv(file)
+        else:
+            file.write_bytes(data.encode() if isinstance(data, str) else data)
+        target = () if "--target" in options else ("--target", "left")
+        arguments = ["new", str(self.project), "--data", str(file), *target, *options, "--yes"]
+        result = CliRunner().invoke(main.app, arguments)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, " ".join(result.output.split())
+
+    def conf(self) -> dict:
+        """The configuration of the data, as the project composes it."""
+        with home(self.project):
+            data = compose().data
+        return {name: getattr(data, name) for name in data.__struct_fields__}
+
+
+@pytest.fixture
+def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> New:
+    for name in ("NOTEBENTO_HOME", "NOTEBENTO_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.com")
+    monkeypatch.chdir(tmp_path)  # not inside a project
+    return New(tmp_path)
+
+
+def csv(rows: pl.DataFrame, **options: str) -> str:
+    return rows.write_csv(**options)
+
+
+def with_commas(rows: pl.DataFrame) -> str:
+    return csv(rows.with_columns(pl.col("paid").cast(pl.String).str.replace(".", ",", literal=True)), separator=";")
+
+
+def named(rows: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """The columns before the last under other names."""
+    return rows.rename(dict(zip(rows.columns[:-1], names, strict=False)))
+
+
+def dated(rows: pl.DataFrame, form: str) -> pl.DataFrame:
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    return rows.with_columns(joined=pl.Series([(start + timedelta(days=i)).strftime(form) for i in range(len(rows))]))
+
+
+def spoilt(rows: pl.DataFrame, value: str) -> pl.DataFrame:
+    return rows.with_columns(paid=pl.when(pl.col("id") % 150 == 7).then(pl.lit(value)).otherwise("paid"))
+
+
+FILES: dict[str, Callable[[pl.DataFrame], str | bytes]] = {
+    "a byte-order mark": lambda rows: b"\xef\xbb\xbf" + csv(rows).encode(),
+    "UTF-16": lambda rows: csv(rows).encode("utf-16"),
+    "semicolons and decimal commas": with_commas,
+    "tabs": lambda rows: csv(rows, separator="\t"),
+    "an empty name": lambda rows: csv(named(rows, "")),
+    "brackets, quotes, colons": lambda rows: csv(named(rows, "id", "the 'plan' [x]", "age: years #1", "${paid}, {a}*")),
+    "names that YAML reads": lambda rows: csv(named(rows, "null", "yes", "1", "2024-01-01")),
+    "odd values": lambda rows: csv(spoilt(rows, "?")),
+    "infinite values": lambda rows: csv(spoilt(rows[:200], "inf")),
+    "a column without values": lambda rows: csv(rows.with_columns(pl.lit(None).alias("fax"))),
+    "quoted line breaks": lambda rows: csv(rows.with_columns(plan=pl.format('{}\n"x", y', "plan"))),
+    "times": lambda rows: csv(dated(rows, "%d.%m.%Y")),
+    "American times": lambda rows: csv(dated(rows, "%m/%d/%Y %I:%M %p")),
+    "time zones": lambda rows: csv(dated(rows, "%Y-%m-%dT10:00:00+02:00")),
+    "an id in text": lambda rows: csv(rows.with_columns(pl.format("K-{}", "id").alias("id"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_odd_file_becomes_a_project_that_works(new: New, file: str) -> None:
+    """What `attempt` does is what the first two stages will do, on the data and on the sample."""
+    new(FILES[file](customers()))
+    attempt(new.project, "churn")
+    attempt(new.project, "churn", "experiment=lab")
+    assert new.conf()["target"] == "left"
+
+
+def test_names_survive(new: New) -> None:
+    names = ["id", "the 'plan' [x]", "age: years #1", "${paid}, {a}*"]
+    new(csv(named(customers(), *names)))
+    assert [*new.conf()["contract"]["churn"].columns] == [*names, "left"]
+
+
+def test_compressed_and_parquet_files_and_folders_are_copied_and_read(new: New) -> None:
+    new(gzip.compress(csv(customers()).encode()), name="rows.csv.gz")
+    assert (new.project / "data/rows.csv.gz").is_file()
+    new.project = new.folder / "second"
+    new(customers(), name="rows.parquet")
+    parts = new.folder / "parts"
+    parts.mkdir()
+    for i in range(2):
+        customers()[150 * i : 150 * i + 150].write_csv(parts / f"{i}.csv")
+    result = CliRunner().invoke(
+        main.app, ["new", str(new.folder / "third"), "--data", str(parts), "--target=left", "-y"]
+    )
+    assert result.exit_code == 0, result.output
+    assert len([*(new.folder / "third/data/parts").iterdir()]) == 2
+
+
+@pytest.mark.parametrize("columns", [100, pytest.param(2_000, marks=pytest.mark.nightly)])
+def test_many_columns_are_in_conf_and_not_in_a_cell(new: New, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    wide = customers(60).hstack(pl.DataFrame({f"x{i}": rng.normal(size=60).round(3) for i in range(columns)}))
+    printed = new(wide)
+    assert len(new.conf()["contract"]["churn"].columns) == columns + 5
+    assert f"x{columns - 1}" not in "".join(p.read_text() for p in (new.project / "nbs").glob("*.ipynb")) + printed
+
+
+def test_thirty_rows_become_a_project(new: New) -> None:
+    rows = customers(30).with_columns(left=pl.Series(["yes", "no"] * 15))
+    new(rows)
+    attempt(new.project, "churn", "experiment=lab")
+
+
+REFUSED: dict[str, tuple[Callable[[pl.DataFrame], str | bytes | pl.DataFrame], str]] = {
+    "two columns of one name": (lambda rows: "id,a,a,left\n1,2,3,yes\n", r"several columns called 'a'"),
+    "one positive": (
+        lambda rows: rows.with_columns(left=pl.when(pl.col("id") == 5).then(pl.lit("yes")).otherwise(pl.lit("no"))),
+        r"'left' cannot be learned and tested.*the rarest value of 'left' has 1",
+    ),
+    "a quote in a name": (lambda rows: named(rows, "id", 'the "plan"'), r"""'the "plan"'.*give it another name"""),
+    "one class": (lambda rows: rows.with_columns(left=pl.lit("no")), r"about 'left': every row has 'no'"),
+    "no label": (lambda rows: rows.with_columns(left=pl.lit(None)), r"about 'left': no row has a value"),
+    "no file": (lambda rows: "", r"rows.csv is empty"),
+    "names as a target": (lambda rows: rows.with_columns(left=pl.format("n{}", "id")), r"'left' is text with 300"),
+    "latin-1": (lambda rows: csv(rows.with_columns(plan=pl.lit("größe"))).encode("latin-1"), r"--encoding cp1252"),
+    "doubtful dates": (
+        lambda rows: rows.with_columns(joined=pl.Series([f"0{1 + i % 9}/0{1 + i % 8}/2024" for i in range(300)])),
+        r"column 'joined' has dates such as 01/01/2024.*--format 'joined=%d/%m/%Y'",
+    ),
+    "only the answer": (lambda rows: rows.select("left", same="left"), r"no column that can be a feature"),
+}
+
+
+@pytest.mark.parametrize("file", REFUSED)
+def test_a_hopeless_file_is_refused_with_one_sentence_and_nothing_is_left(new: New, file: str) -> None:
+    data, message = REFUSED[file]
+    status, printed = new.tried(data(customers()))
+    assert status == 2 and re.search(message, printed), printed
+    assert "Traceback" not in printed and [p.name for p in new.folder.iterdir()] == ["rows.csv"]
+
+
+def test_what_a_refusal_advises_works(new: New) -> None:
+    assert new.tried(REFUSED["latin-1"][0](customers()), "--encoding", "cp1252")[0] == 0
+    new.project = new.folder / "second"
+    assert new.tried(REFUSED["doubtful dates"][0](customers()), "--format", "joined=%d/%m/%Y")[0] == 0
+    assert new.conf()["formats"] == {"joined": "%d/%m/%Y"}
+
+
+def test_the_nearest_column_is_proposed(new: New) -> None:
+    status, printed = new.tried(customers(), "--target", "lefd")
+    assert status == 2 and "Did you mean 'left'?" in printed
+
+
+@pytest.mark.parametrize("name", ["polars", "random", "class", "2nd"])
+def test_a_name_that_is_taken_is_refused(new: New, name: str) -> None:
+    status, printed = new.tried(customers(), "--name", name)
+    assert status == 2 and repr(name) in printed and not new.project.exists()
+
+
+def test_a_folder_that_is_not_free_is_refused(new: New) -> None:
+    new.project.mkdir()
+    (new.project / "mine").touch()
+    assert "is not an empty folder" in new.tried(customers())[1]
+    (new.folder / ".git").mkdir()
+    new.project = new.folder / "inside"
+    assert "is inside the repository" in new.tried(customers())[1]
+
+
+def test_an_empty_folder_is_filled_and_committed(new: New) -> None:
+    new.project.mkdir()
+    new(customers())
+    log = ["git", "-C", str(new.project), "log", "--oneline", "--name-only"]
+    committed = subprocess.run(log, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {"data/rows.csv", "tests/data/sample.parquet", "src/churn/data.py", ".copier-answers.yml"} <= {*committed}
+    status = ["git", "-C", str(new.project), "status", "--short"]
+    assert subprocess.run(status, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_without_an_identity_or_git_there_is_the_folder_and_it_is_said(
+    new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(new.folder))
+    assert "no first commit: git is not installed" in new(customers())
+    assert (new.project / "conf/config.yaml").is_file()
+
+
+def test_the_split_keeps_a_group_together(new: New) -> None:
+    rows = customers().with_columns(household_id=pl.int_range(pl.len()) // 3 + 7)
+    new(rows)
+    conf = new.conf()
+    assert conf["group"] == ("household_id",) and conf["key"] == ("id",)
+
+
+def test_without_a_sample_no_row_leaves_the_house(new: New) -> None:
+    rows = customers().with_columns(who=pl.format("person {}", "id"), paid=pl.col("paid") + 1_000)
+    new(rows, "--no-sample")
+    made = pl.read_parquet(new.project / "tests/data/sample.parquet")
+    assert not {*made["who"]} & {*rows["who"]} and not {*made["paid"]} & {*rows["paid"]}
+    assert {*made["left"]} == {"yes", "no"}
+    attempt(new.project, "churn", "experiment=lab")
+
+
+def test_a_large_file_stays_where_it_is(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notebento.pipeline.project._COPIED_MB", 0.001)
+    new(customers())
+    assert new.conf()["source"]["path"] == str(new.folder / "rows.csv") and not (new.project / "data").exists()
+
+
+def test_copies_of_rows_are_read_once(new: New) -> None:
+    rows = customers()
+    new(pl.concat([rows, rows.sample(60, seed=0)]).drop("id"))
+    assert new.conf()["source"]["distinct"] is True
+    attempt(new.project, "churn")
+
+
+@pytest.mark.process
+def test_interrupted_nothing_is_left(new: New) -> None:
+    """In the middle of writing: at the first commit, which a git of ours makes slow."""
+    customers().write_csv(new.folder / "rows.csv")
+    tools = new.folder / "tools"
+    tools.mkdir()
+    (tools / "git").write_text(f"#!/bin/sh\ntouch {new.folder}/started\nexec sleep 30\n")
+    (tools / "git").chmod(0o755)
+    command = [sys.executable, "-m", "notebento", "new", "churn", "--data=rows.csv", "--target=left", "--yes"]
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    started = subprocess.Popen(command, cwd=new.folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (new.folder / "started").exists() and time.monotonic() < deadline and started.poll() is None:
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        _, printed = started.communicate(timeout=30)
+    finally:
+        started.kill()
+    assert started.returncode == 130, printed
+    assert sorted(p.name for p in new.folder.iterdir()) == ["rows.csv", "started", "tools"]
+
+
+def test_what_was_concluded_is_said_and_written_down(new: New) -> None:
+    rows = customers().with_columns(cancelled=pl.when(pl.col("left") == "yes").then(pl.lit("2025-01-01")))
+    printed = new(rows)
+    assert "cancelled: missingness" in printed
+    text = (new.project / "conf/data/churn.yaml").read_text()
+    assert "#   cancelled: missingness" in text and new.conf()["known_after"] == ("cancelled",)
+
+
+def test_every_path_of_the_template_is_plain(new: New) -> None:
+    new(customers())
+    for path in (p for p in new.project.rglob("*") if p.is_file() and ".git" not in p.parts):
+        assert path.suffix in (".whl", ".parquet", ".csv") or "«" not in path.read_text() + path.name, path
+    json.loads((new.project / "nbs/01_data.ipynb").read_text())
