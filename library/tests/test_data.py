@@ -225,7 +225,7 @@ PEOPLE = "name;born;height\nJürgen;1980;1,75\nÅsa;1991;1,6\n"
         ("mark.csv", PEOPLE.encode("utf-8-sig"), DETECTED),
         ("wide.csv", PEOPLE.encode("utf-16"), DETECTED),
         ("latin.csv", PEOPLE.encode("latin-1"), CsvFormat(encoding="latin-1")),
-        ("packed.csv.gz", gzip.compress(PEOPLE.encode()), DETECTED),
+        ("packed.csv.gz", gzip.compress(PEOPLE.encode(), mtime=0), DETECTED),
         ("tabs.tsv", PEOPLE.replace(";", "\t").encode(), DETECTED),
         ("tabs.csv", PEOPLE.replace(";", "\t").encode(), DETECTED),
         ("bars.txt", PEOPLE.replace(";", "|").encode(), DETECTED),

@@ -124,8 +124,8 @@ def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
 # %% ../../../nbs/core/compose.ipynb #4fc00a9e
 def _check_settings(override: "Override", keys: Mapping[str, Any]) -> None:
     key, value = override.key_or_group, override.value()
-    if override.is_delete() or isinstance(value, Mapping):
-        return
+    if override.is_delete() or value is None or isinstance(value, Mapping):
+        return  # whether it may be null is the struct's to say
     path = f"{key}.path" if f"{key}.path" in keys else next(k for k in keys if k.startswith(key + "."))
     fix = f"set one of them: {shlex.quote(f'{path}={value}')}"
     raise UserError(f"{key} has settings of its own and cannot be {value!r}", fix=fix)

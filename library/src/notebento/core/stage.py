@@ -298,16 +298,28 @@ def _open_in_lab(name: str, overrides: list[str]) -> Stage:
         config, standing = recorded_config(source), partial(recorded_standing, name, source)
     else:
         config, source, standing = compose(overrides), runs_folder() / "lab", partial(planned_standing, name, overrides)
-        if needs(config.pipeline.stages, name):
-            _prepare_lab(name, overrides, config)
         report = _newest(subject_of(config.project.name, overrides))
-    inputs = _inputs(name, stage_config(name, config), source)
+    inputs = _inputs(name, stage_config(name, config), source) if run else _lab_inputs(name, overrides, config, source)
     stage = Stage(name, config, runs_folder() / "lab", _paths(inputs, source))
     page = report / "report.html" if report and (report / "report.html").is_file() else None
     stage.opening = Opening(_digests(inputs), standing, page, Path.cwd())
     return stage
 
 # %% ../../../nbs/core/stage.ipynb #e6f2d200
+def _lab_inputs(name: str, overrides: list[str], config: Config, lab: Path) -> dict[str, Artifact]:
+    """Makes what is absent; again, when another notebook that is opened at the same time took `lab` over."""
+    declared, attempts = stage_config(name, config), 3
+    while needs(config.pipeline.stages, name):
+        _prepare_lab(name, overrides, config)
+        attempts -= 1
+        try:
+            return _inputs(name, declared, lab)
+        except NotebentoError:
+            if not attempts:
+                raise
+    return _inputs(name, declared, lab)
+
+
 def _newest(subject: Subject) -> Path | None:
     """The newest run about `subject`; `runs/lab` has no report of the whole pipeline."""
     return next((run.folder for run in past_runs() if run.subject == subject and run.run_id != "lab"), None)
