@@ -153,6 +153,7 @@ def test_a_notebook_opened_by_hand_gets_its_inputs_made_and_says_whether_its_res
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     home = project(count=COUNT, double=DOUBLE)
+    Stage.open("count", []).write("n.json", {"n": 0})  # by hand, before there is a run
     stage = Stage.open("double", [])
     assert stage.read("n.json") == {"n": 3}
     assert stage.run_dir == tmp_path / "runs/lab"

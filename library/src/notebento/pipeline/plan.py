@@ -181,12 +181,14 @@ def open_run(overrides: list[str], options: RunOptions = DEFAULT, planning: bool
 
 # %% ../../../nbs/pipeline/plan.ipynb #725967fe
 RUN_NAME = re.compile(r"(?!(?:cache|latest|logs|registry|serve|store|sweeps)$)[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FOLDERS = {"artifacts", "work"}  # what a stage opened by hand has in runs/lab before there is a manifest
 
 
 def named_folder(name: str) -> str:
     """`name`, if a run may work in `runs/<name>`. Raises `UserError` for one that leads elsewhere or is taken."""
     folder = runs_folder() / name
-    taken = folder.is_dir() and not (folder / "manifest.json").exists() and any(folder.iterdir())
+    others = {f.name for f in folder.iterdir()} - _FOLDERS if folder.is_dir() else set()
+    taken = others and not (folder / "manifest.json").exists()
     if not RUN_NAME.fullmatch(name) or taken:
         raise UserError(f"--into {name!r} cannot be the folder of a run", fix="a name of its own, such as --into=mine")
     return name
