@@ -1,5 +1,6 @@
 """Every command on a toy project: what it prints, its `--json`, and its exit status."""
 
+import io
 import json
 import os
 import re
@@ -9,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
-from notebento.cli import failures, main
+from notebento.cli import failures, features, main
 from notebento.cli.failures import with_arguments
 from notebento.core.artifacts import save
 from notebento.core.compose import compose, runs_folder
@@ -426,7 +429,7 @@ def test_models_are_listed_and_shown(trams: Trams) -> None:
     assert "20240311-120000-toys" in trams("models", "show", "champion", VERSIONS).out
     empty = trams("models", "list")
     assert "nothing is registered in the ledger trams yet" in empty.out
-    assert "the ledger versions has versions: notebento models list registry.ledger=versions" in empty.err
+    assert "other ledgers have versions: notebento models list registry.ledger=versions" in empty.err
     answer = trams("models", "show", "v-nothing", VERSIONS)
     assert (answer.status, "v-nothing" in answer.err) == (2, True)
 
@@ -461,12 +464,27 @@ def test_features_are_listed_and_validated(trams: Trams) -> None:
     assert "all features are as expected" in trams("features", "validate").out
 
 
+def test_on_a_narrow_terminal_the_list_of_features_wraps() -> None:
+    entry = SimpleNamespace(feature="previous_departures_station_delay_4h", what="departures of the same train in time")
+    vars(entry).update(unit="minutes", table="departures", nulls=0.01, importance=0.0)
+    console = Console(width=80, file=io.StringIO())
+    console.print(features.feature_table([entry]))
+    printed = console.file.getvalue()
+    words = " ".join(line.split("│")[2].strip() for line in printed.splitlines() if "│" in line)
+    assert words == entry.what and "…" not in printed
+
+
+def test_the_features_of_no_record_are_not_looked_up(trams: Trams) -> None:
+    answer = trams("features", "get")
+    assert answer.status == 2 and "looked up by station" in answer.err and "features get station=…" in answer.err
+
+
 def test_what_rests_on_a_run_says_which_and_where_others_are(trams: Trams) -> None:
     assert "training rows of run lab." in trams("features", "list").err  # the newest
     for command in ("list", "validate", "ablation"):
         answer = trams("features", command, "project.name=other")
         assert "No run of other has training rows yet".lower() in answer.err.lower()
-        assert f"there are runs of others: notebento features {command}" in answer.err
+        assert f"there are other runs: notebento features {command}" in answer.err
         assert answer.status == (0 if command == "list" else 2)
     for wrong in (["--workers", "0"], ["--port", "99999"], ["serve.threshold=2.0"]):
         answer = trams("serve", *wrong)
@@ -474,7 +492,9 @@ def test_what_rests_on_a_run_says_which_and_where_others_are(trams: Trams) -> No
             answer.status == 2 and f"serve.{wrong[0].strip('-').removeprefix('serve.').partition('=')[0]}" in answer.err
         )
     answer = trams("serve")
-    assert answer.status == 2 and "ledger trams" in answer.err and "models list registry.ledger=versions" in answer.err
+    assert (
+        answer.status == 2 and "ledger trams" in answer.err and "notebento serve registry.ledger=versions" in answer.err
+    )
 
 
 def test_features_that_are_not_as_expected_are_exit_status_1(trams: Trams) -> None:

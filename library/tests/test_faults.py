@@ -424,7 +424,7 @@ def test_what_went_wrong_is_named_and_the_rest_is_done(toy: Toy) -> None:
     for part in (
         "stage 'slow' failed in slow.ipynb: it took longer than its timeout of 0.5 s",
         "stage 'dead' failed in dead.ipynb: its kernel died, killed from outside",
-        "stage 'zero' failed in zero.ipynb, cell 6, line 3: x = 1 / 0\nZeroDivisionError: division by zero",
+        "stage 'zero' failed in zero.ipynb, code cell 5, line 3: x = 1 / 0\nZeroDivisionError: division by zero",
         f"executed notebook: ../runs/{manifest.run_id}/notebooks/zero.ipynb",
         f"notebento lab zero --run {manifest.run_id}",
     ):

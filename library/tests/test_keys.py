@@ -103,7 +103,7 @@ def test_what_is_no_code_changes_no_key(toy: Toy) -> None:
 
 
 def test_an_exported_line_changes_the_stages_that_import_it(toy: Toy) -> None:
-    why = "toyland/alpha.py, code cell 1: def alpha():"
+    why = "toyland/alpha.py: def alpha():"
     module(toy, "alpha", ALPHA.replace("1", "2"))
     assert changed(toy) == {"direct": [why], "through": [why]}
     module(toy, "alpha", ALPHA)

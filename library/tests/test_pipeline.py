@@ -92,7 +92,7 @@ def test_a_failing_cell_is_shown_and_what_was_done_stays(
         run([])
     assert e.value.exit_status == status
     for part in (
-        f"stage 'double' failed in double.ipynb, cell 4, line 3: raise {error}",
+        f"stage 'double' failed in double.ipynb, code cell 4, line 3: raise {error}",
         "no rows",
         "notebooks/double.ipynb",
     ):

@@ -113,7 +113,7 @@ def test_a_stage_in_a_run_reads_the_manifest_and_not_the_overrides(toy: Toy) -> 
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("nbs/rule_of_travel.py", "LATE = 20\n", "rule_of_travel.py, code cell 1: LATE = 20"),
+        ("nbs/rule_of_travel.py", "LATE = 20\n", "rule_of_travel.py: LATE = 20"),
         ("table.csv", "a\n2\n", "table.csv changed"),
     ],
 )

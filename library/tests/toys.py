@@ -197,12 +197,11 @@ class Threads:
         text = Path(job.notebook).read_text()
         names: dict[str, Any] = {}
         try:
-            for number, cell in enumerate(json.loads(text)["cells"], 1):
-                if cell["cell_type"] == "code":
-                    source = "".join(cell["source"])
-                    self._cell(job, number, source, names)
-                    if "parameters" in cell["metadata"].get("tags", []):
-                        names |= {"overrides": job.overrides, "run_dir": job.run_dir}
+            cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+            for number, cell in enumerate(cells, 1):
+                self._cell(job, number, "".join(cell["source"]), names)
+                if "parameters" in cell["metadata"].get("tags", []):
+                    names |= {"overrides": job.overrides, "run_dir": job.run_dir}
         finally:
             job.executed.parent.mkdir(parents=True, exist_ok=True)
             job.executed.write_text(text)

@@ -1,7 +1,7 @@
 """`notebento features`: the feature store, offline and online."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,15 +39,21 @@ def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJ
     if as_json:
         print_json(found)
     elif not html:
-        table = Table(Column("feature", no_wrap=True), "what", "unit", "table", "null", "importance ‰")
-        for e in found.entries:
-            nulls = "" if e.nulls is None else f"{e.nulls:.1%}"
-            importance = f"{e.importance * 1000:+.2f}" if e.importance else ""
-            table.add_row(e.feature, e.what, e.unit, e.table, nulls, importance)
-        out.print(table)
+        out.print(feature_table(found.entries))
     if not as_json:
         _print_source(found.about if run_dir else f"{found.about} No run of {subject} has training rows yet.")
-        _print_source(elsewhere(subject, "features list"))
+        _print_source(elsewhere(subject, "features list", PARTS))
+
+
+def feature_table(entries: Iterable[Any]) -> Table:
+    """The catalogue's entries, one a row. On a narrow terminal names and texts wrap, and nothing is cut."""
+    name, what = Column("feature", overflow="fold"), Column("what", overflow="fold")
+    table = Table(name, what, "unit", "table", "null", "importance ‰")
+    for e in entries:
+        nulls = "" if e.nulls is None else f"{e.nulls:.1%}"
+        importance = f"{e.importance * 1000:+.2f}" if e.importance else ""
+        table.add_row(e.feature, e.what, e.unit, e.table, nulls, importance)
+    return table
 
 
 @app.command()
@@ -209,6 +215,10 @@ def get(
     from notebento.online.store import ReadOnlyStore
 
     fields, config, views = configured(arguments or [])
+    if not fields:
+        keys = dict.fromkeys(key for view in views.views for key in view.by)
+        what = f"the features are looked up by {', '.join(keys)}, and none of the record's fields is given"
+        raise UserError(what, fix=f"notebento features get {' '.join(f'{key}=…' for key in keys)}")
     record = record_of(fields, views)
     with ReadOnlyStore.open(views, config.store) as store:
         found = features_of(store, config.data, record, utc(at or datetime.now(UTC)))
@@ -216,7 +226,7 @@ def get(
         print_json({"features": found.features, "degraded": found.degraded, "as_of": found.as_of})
         return
     why = {name: reason for reason, names in found.degraded.items() for name in names}
-    table = Table(Column("feature", no_wrap=True), "value", "unit", "")
+    table = Table(Column("feature", overflow="fold"), Column("value", overflow="fold"), "unit", "")
     for name, value in found.features.items():
         text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         table.add_row(name, text, views.about[name].unit, why.get(name, ""))
@@ -348,7 +358,7 @@ def _run_with_rows(overrides: list[str] | None, command: str) -> Path:
     subject = _subject(overrides)
     if run_dir := newest_run(subject, PARTS):
         return run_dir
-    fix = "; ".join(filter(None, ["notebento run", elsewhere(subject, command)]))
+    fix = "; ".join(filter(None, ["notebento run", elsewhere(subject, command, PARTS)]))
     raise UserError(f"no run of {subject} has training rows yet", fix=fix)
 
 

@@ -12,7 +12,7 @@ import notebento
 from notebento.cli import check, doctor, features, models, new, runs
 from notebento.cli.failures import Commands, report_crash
 from notebento.cli.options import AsJson, Overrides, err, out, print_json, shown
-from notebento.cli.streams import discard_output
+from notebento.cli.streams import decoded, discard_output
 from notebento.core.compose import combinations, compose, project_root, runs_folder, stage_config
 from notebento.core.config import plain
 from notebento.core.errors import GateError, UserError
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command. Whatever it does not expect is exit status 3, so that nobody takes it for a verdict."""
+    sys.argv[1:] = decoded(sys.argv[1:])
     try:
         try:
             app()

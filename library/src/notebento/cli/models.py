@@ -35,10 +35,9 @@ def list_models(overrides: Overrides = None, as_json: AsJson = False) -> None:
             metrics = (f"{row.test[m]:.4f}" if m in row.test else "" for m in names)
             table.add_row("*" if row.champion else "", row.version, row.registered[:16], row.run, *metrics)
         out.print(table)
-    for ledger, command in ({} if as_json else other_ledgers(registry)).items():
-        err.print(
-            f"the ledger {ledger} has versions: {command}", style="dim", highlight=False, markup=False, soft_wrap=True
-        )
+    if not as_json and (others := other_ledgers(registry, "models list")):
+        text = f"other ledgers have versions: {others}"
+        err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -48,6 +48,11 @@ def accept_any_encoding() -> None:
             stream.reconfigure(errors="notebento")
 
 
+def decoded(arguments: list[str]) -> list[str]:
+    """`arguments` as UTF-8, whatever the locale: in that of C every other byte comes in as a lone surrogate."""
+    return [os.fsencode(argument).decode("utf-8", errors="replace") for argument in arguments]
+
+
 def is_encodable(text: str) -> bool:
     """Can standard output write `text` as it is?"""
     try:

@@ -65,6 +65,7 @@ class Cell(msgspec.Struct, frozen=True):
     meaning: str  # its digest
     exported: bool
     imports: list[str]  # dotted names
+    number: int = 0  # among the code cells of its notebook, from 1, as one counts them in JupyterLab; 0: of a file
 
 # %% ../../../nbs/pipeline/code.ipynb #3a0d7c4f
 def _imported(source: str, package: str = "") -> Iterator[str]:
@@ -93,8 +94,8 @@ def _meaningful(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.meaning != _EMPTY]
 
 
-def _cell(source: str, exported: bool, package: str = "") -> Cell:
-    return Cell(source, sha256(meaning(source, package))[:16], exported, list(_imported(source, package)))
+def _cell(source: str, exported: bool, package: str = "", number: int = 0) -> Cell:
+    return Cell(source, sha256(meaning(source, package))[:16], exported, list(_imported(source, package)), number)
 
 
 _EMPTY = sha256(meaning(""))[:16]
@@ -131,7 +132,7 @@ def read_code(path: Path, package: str = "", text: str | None = None) -> Code:
     sources = ["".join(c["source"]) for c in cells]
     tagged = [s for c, s in zip(cells, sources, strict=True) if "parameters" in c["metadata"].get("tags", [])]
     names = [s.split()[2] for s in sources if s.startswith("#| default_exp ")]
-    code = _meaningful(_cell(s, s.lstrip().startswith("#| export")) for s in sources)
+    code = _meaningful(_cell(s, s.lstrip().startswith("#| export"), number=n) for n, s in enumerate(sources, 1))
     return Code(code, "".join(names[:1]), _assigned(tagged[0]) if len(tagged) == 1 else None)
 
 # %% ../../../nbs/pipeline/code.ipynb #550549b9

@@ -77,10 +77,10 @@ def failing_line(source: str, traceback: str) -> int:
 
 # %% ../../../nbs/pipeline/engine.ipynb #2378092e
 def where_it_failed(cell: int, source: str, traceback: str) -> str:
-    """In words: the cell and its failing line."""
+    """In words: the cell, by its number among the code cells, and its failing line."""
     line = failing_line(source, traceback)
     quoted = source.splitlines()[line - 1].strip() if line else first_line(source)
-    return f", cell {cell}{f', line {line}' if line else ''}: {quoted}"
+    return f", code cell {cell}{f', line {line}' if line else ''}: {quoted}"
 
 
 def raised_in(traceback: str) -> str:
@@ -234,10 +234,11 @@ def _death(status: int) -> str:
 
 # %% ../../../nbs/pipeline/engine.ipynb #6a39d15e
 def _cell_number(job: Job, source: str, executed: int) -> int:
-    """The number of a cell in the notebook, from 1; `executed` is its index among the cells that papermill ran."""
+    """The number of a cell among the code cells, from 1; `executed` is its index among all that papermill ran."""
     cells = json.loads(Path(job.notebook).read_text(encoding="utf-8"))["cells"]
-    numbers = [n for n, cell in enumerate(cells, 1) if "".join(cell["source"]) == source]
-    return min(numbers, key=lambda n: abs(n - executed), default=executed)
+    places = [n for n, cell in enumerate(cells) if "".join(cell["source"]) == source]
+    place = min(places, key=lambda n: abs(n - executed), default=executed)
+    return sum(cell["cell_type"] == "code" for cell in cells[: place + 1])
 
 # %% ../../../nbs/pipeline/engine.ipynb #2cf5f916
 def _papermill(job: Job, kernel: Kernel, tell: Callable[[str], None]) -> None:

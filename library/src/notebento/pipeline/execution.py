@@ -106,7 +106,7 @@ def _commit_code(run: Run, stage: str) -> CachedArtifact:
         run.cache.put(file, own=False)
     with tempfile.TemporaryDirectory(dir=run.folder) as folder:
         for module in run.code(stage):
-            save(Path(folder) / f"{module.name.replace('/', '.')}.json", [c.source for c in module.cells])
+            save(Path(folder) / f"{module.name.replace('/', '.')}.json", [(c.number, c.source) for c in module.cells])
         return run.cache.put(Path(folder))
 
 # %% ../../../nbs/pipeline/execution.ipynb #3f621d4a

@@ -79,17 +79,16 @@ def parsed(source: str) -> ast.Module | None:
         raise
 
 # %% ../../../nbs/pipeline/preflight.ipynb #dda2e40b
-def code_cells(notebook: Path) -> Iterator[tuple[int, str]]:
-    """The number, from 1, and the source of each code cell."""
-    for number, cell in enumerate(json.loads(notebook.read_text(encoding="utf-8"))["cells"], 1):
-        if cell["cell_type"] == "code":
-            yield number, "".join(cell["source"])
+def code_cells(notebook: Path) -> list[str]:
+    """The source of each code cell."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
 def check_cells(project: Project, notebook: Path) -> None:
     """Raise `UserError` for a cell that is not Python or imports a module that is not there."""
-    for number, source in code_cells(notebook):
-        place = f"{notebook.name}, cell {number}"
+    for number, source in enumerate(code_cells(notebook), 1):
+        place = f"{notebook.name}, code cell {number}"
         try:
             tree = parsed(source)
         except SyntaxError as e:

@@ -22,7 +22,7 @@ from ..core.compose import runs_folder
 from ..core.config import RegistryConfig
 from ..core.errors import GateError, NotebentoError, UserError
 from ..core.package import copy_package, package_digest, package_listing
-from ..core.runs import leading
+from ..core.runs import at_most, leading
 from ..evaluation.metrics import OURS, Metrics
 from .ledger import Ledger, LedgerEntry, champion_of, find_version, promotion, registration, reversal
 
@@ -163,12 +163,15 @@ def _refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
         raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=_OWN_NAME)
 
 # %% ../../../nbs/registry/registry.ipynb #06f025d8
-def other_ledgers(versions: "Versions") -> dict[str, str]:
-    """The other ledgers here that have versions, each with the command that lists them."""
-    files = sorted(versions.store.parents[1].glob("*/versions/*/version.json"), key=lambda p: p.stat().st_mtime)
-    newest = {path.parents[2].name: path for path in files if path.parents[2].name != versions.ledger.name}
-    overrides = {ledger: leading(_overrides(path)) or [f"registry.ledger={ledger}"] for ledger, path in newest.items()}
-    return {ledger: " ".join(["notebento models list", *own]) for ledger, own in overrides.items()}
+def other_ledgers(versions: "Versions", command: str) -> str:
+    """In words: `command` for the other ledgers here that have versions, the one with the newest version first."""
+    files = versions.store.parents[1].glob("*/versions/*/version.json")
+    newest = dict[str, Path]()
+    for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True):
+        if (ledger := path.parents[2].name) != versions.ledger.name:
+            newest.setdefault(ledger, path)
+    overrides = [leading(_overrides(path)) or [f"registry.ledger={ledger}"] for ledger, path in newest.items()]
+    return at_most((" ".join(["notebento", command, *own]) for own in overrides), "notebento runs list")
 
 
 def _overrides(version: Path) -> list[str]:
@@ -194,10 +197,14 @@ class Versions:
         """Every version, oldest first."""
         return [read_version(self.store, row.version) for row in self.history() if row.action == "register"]
 
-    def version(self, name: str) -> Version:
-        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several."""
+    def version(self, name: str, command: str = "models list") -> Version:
+        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several.
+
+        The error proposes `command` for the ledgers that have versions.
+        """
         if not (history := self.history()):
-            fix = "; ".join(["notebento run", *(f"in {ledger}: {c}" for ledger, c in other_ledgers(self).items())])
+            others = other_ledgers(self, command)
+            fix = f"notebento run; there are versions elsewhere: {others}" if others else "notebento run"
             raise UserError(f"nothing is registered in the ledger {self.ledger.name} yet", fix=fix)
         return read_version(self.store, find_version(name, history))
 

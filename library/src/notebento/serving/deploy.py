@@ -44,7 +44,7 @@ def deploy(
     Raises `UserError` without such a version, or when the server cannot listen on host and port.
     """
     versions = Registry.open(registry)
-    name = versions.version(version).version
+    name = versions.version(version, "serve").version
     check_address(serve.host, serve.port)
     bundle, package = versions.bundle(name), versions.package(name)
     contract = dict(contracts_of(data)) if data else {}
