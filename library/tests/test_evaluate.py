@@ -14,7 +14,14 @@ from sklearn import metrics as sk
 from notebento.core.config import BoundConfig, EvaluateConfig
 from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources, compared_in_gate, fit_baselines
-from notebento.evaluation.benchmark import benchmark, comparable_champion, comparison, predictions, resamples
+from notebento.evaluation.benchmark import (
+    benchmark,
+    comparable_champion,
+    comparison,
+    predictions,
+    resamples,
+    without_twins,
+)
 from notebento.evaluation.bootstrap import (
     Binary,
     Resamples,
@@ -35,6 +42,7 @@ from notebento.evaluation.gate import (
     champion_obstacle,
     gate_verdict,
     undefined_because,
+    unseen_classes,
 )
 from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric, directions, headline_names
 from notebento.evaluation.slices import slice_values, slices
@@ -258,13 +266,49 @@ def test_what_is_better_is_recommended_and_constants_are_told_apart():
     found = comparison({"test": result}, {}, "no other version was champion")
     assert found["constant"] == ["lightgbm"]
     assert found["recommended"].model == "logistic"
-    assert found["recommended"].reason.startswith("its log_loss is better than notebento by ")
+    assert found["recommended"].reason.startswith("its log_loss 0.5380 is better than notebento's 1.5177 (0.8")
+    assert found["recommended"].alike == []
     swapped = {"notebento": p, "logistic": p, "lightgbm": answers["lightgbm"]}
     same = benchmark(METRICS["binary"], {n: Binary(target, a) for n, a in swapped.items()}, Resamples(50, 0))
     assert (same.recommended().model, same.recommended().reason) == (
         "notebento",
-        "its log_loss is no better than logistic",
+        "its log_loss 0.5380 is the same as logistic's",
     )
+    assert same.recommended().alike == ["logistic"] and not same.learned_nothing()
+
+
+def test_a_model_that_is_no_better_than_a_constant_is_told_so():
+    target, p = binary(0)
+    noise = np.random.default_rng(0).permutation(p)
+    models = {"notebento": noise, "constant": np.full(len(p), target.mean())}
+    result = benchmark(METRICS["binary"], {n: Binary(target, a) for n, a in models.items()}, Resamples(50, 0))
+    assert "than 0.5" in result.learned_nothing() and "try model=linear or model=lightgbm" in result.learned_nothing()
+    learned = benchmark(METRICS["binary"], result.models | {"notebento": Binary(target, p)}, Resamples(50, 0))
+    assert learned.learned_nothing() == ""
+    gate = baseline_checks(result.improvements(), ["constant"])
+    assert any(check["reason"].startswith("auc is not clearly different from constant: ") for check in gate)
+    assert not any("significantly" in check["reason"] for check in gate)
+
+
+def test_a_baseline_that_is_the_same_model_is_left_out():
+    _, p = binary(0)
+    rounded = (p + 1e-7).astype(np.float32)
+    test = {"notebento": p, "constant": np.full(len(p), 0.2), "lightgbm": rounded, "logistic": p**2, "champion": p}
+    kept, skipped = without_twins({"validation": {n: a[:90] for n, a in test.items()}, "test": test})
+    assert [*kept["test"]] == [*kept["validation"]] == ["notebento", "constant", "logistic", "champion"]
+    assert skipped == {"lightgbm": "it is the same model as ours, with the same answers"}
+    assert not without_twins({"validation": test | {"lightgbm": p**2}, "test": test})[1]  # in one part only
+
+
+def test_a_class_that_training_never_saw_is_named_with_part_and_count():
+    inputs = Inputs(task="multiclass", target="kind", classes=("a", "b", "rare"), numeric=(), categorical=())
+    rows = Rows(inputs, np.empty((9, 0)), np.empty((9, 0)), np.array([0, 1, 0, 1, 0, 1, 0, 2, 2]))
+    parts = {"train": rows[rows.target < 2], "validation": rows[:3], "test": rows[5:]}
+    (said,) = unseen_classes(parts)
+    assert said.startswith("test: 2 rows have 'kind' 'rare', which training never saw")
+    assert "log loss" in said and unseen_classes(parts | {"test": rows[-1:]})[0].startswith("test: 1 row has")
+    numbers = replace(rows, inputs=replace_inputs(inputs, task="regression", classes=None), target=np.arange(9.0))
+    assert unseen_classes({"train": numbers[:3], "test": numbers}) == []
 
 
 def test_a_misspelt_metric_of_the_gate_is_named():
@@ -388,6 +432,7 @@ def test_without_a_champion_the_reason_is_given():
 def test_intervals_are_written_the_same_everywhere():
     assert str(Interval(0.77312, 0.77004, 0.77621)) == "0.7731 (0.7700 to 0.7762)"
     assert f"{Improvement(-0.004, -0.006, -0.002, 0.0):+}" == "-0.0040 (-0.0060 to -0.0020)"
+    assert (str(Interval(-1e-6, -1e-5, 0.1)), f"{Interval(-1e-6):+}") == ("0.0000 (0.0000 to 0.1000)", "+0.0000")
     assert (str(Interval(1234.56, 1200, 1300)), str(Interval(0.5)), str(Interval())) == (
         "1,235 (1,200 to 1,300)",
         "0.5000",

@@ -1,5 +1,6 @@
 """The report where a notebook cannot look: hostile text, random pipelines, a real browser, what a fast run imports."""
 
+import io
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from conftest import after_loading
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from notebento.core.artifacts import Manifest, StageRecord, artifact_record, save
 from notebento.core.html import Html, from_template, page
@@ -20,7 +22,7 @@ from notebento.pipeline.comparison import sweep_rows, write_comparison, write_sw
 from notebento.pipeline.drawing import dag, edges, layers
 from notebento.pipeline.rendering import Picture, cleaned, render
 from notebento.pipeline.report import first_screen, summary, write_report
-from notebento.pipeline.terminal import stage_lines
+from notebento.pipeline.terminal import show, stage_lines
 
 HOSTILE = "</details></main><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>&"
 
@@ -124,7 +126,7 @@ def judged_run(folder: Path, *checks: dict, status: str = "done", failed: str = 
     files = {
         "gate.json": gate,
         "metrics.json": metrics,
-        "comparison.json": {"differences": {"test": gains}, "better": {"loss": "lower"}},
+        "comparison.json": {"differences": {"test": gains}, "better": {"loss": "lower"}, "bootstrap": 9, "unit": "row"},
         "split.json": {"rows": {"train": 1234, "test": 56}, "test": ["2013-03-01T04:00:00+00:00", "2013-04-01"]},
     }
     made = {name: artifact_record(save(folder / name, value), folder, compared=True) for name, value in files.items()}
@@ -154,6 +156,25 @@ def test_the_first_screen_says_whether_the_model_ships_and_why(tmp_path, checks,
     assert verdict in text and f"Why: {why}" in text
     assert text.index(verdict) < text.index("at most 0.7") < text.index("How good it is") < text.index("What ran")
     assert verdict[2:] in summary(run_dir) and why in summary(run_dir)
+
+
+def test_a_model_that_passes_but_is_not_the_one_to_use_is_not_praised(tmp_path):
+    nothing = {"name": "champion", "passed": True, "value": None, "limit": None, "reason": "not compared: none"}
+    run_dir = judged_run(tmp_path, PASSES, nothing)
+    said = json.loads((run_dir / "comparison.json").read_text()) | {"meanings": {"loss": "what it costs"}}
+    said["recommended"] = {"model": "trees", "reason": "its loss 0.4 is better than notebento's 0.5", "alike": []}
+    save(run_dir / "comparison.json", said)
+    screen = first_screen(Manifest.read(run_dir), run_dir)
+    assert "✓ This model may ship, but trees is recommended</h1>" in screen
+    assert "Why: it passed the one check of the gate." in screen  # the champion was not compared
+    assert "Recommended: trees; its loss 0.4 is better than notebento" in screen
+    assert "<b>loss</b>: what it costs." in screen and "<td>–</td>" in screen
+    assert "but trees is recommended" in summary(run_dir)
+    console = Console(width=100, file=io.StringIO())
+    show(run_dir, Manifest.read(run_dir), console)
+    text = " ".join(console.file.getvalue().split())
+    assert "gate passed, but trees is recommended, not this model" in text
+    assert "ours against champion: loss -0.1000 " in text and "ours against <script>: loss -0.1000*" in text
 
 
 def test_the_first_screen_has_numbers_limits_rivals_data_and_cautions(tmp_path):

@@ -101,8 +101,8 @@ def ablation(
         return
     table = Table("without", "columns", "AUC", "lost", "95%")
     for name, columns, auc, lost, low, high in found.rows():
-        between = "" if low is None else f"{low:+.4f} … {high:+.4f}"
-        table.add_row(name, str(columns), f"{auc:.4f}", f"{lost:+.4f}", between)
+        between = "" if low is None else f"{low:+z.4f} … {high:+z.4f}"
+        table.add_row(name, str(columns), f"{auc:.4f}", f"{lost:+z.4f}", between)
     out.print(table)
     _print_source(f"fitted on rows of run {run_dir.name}")
 

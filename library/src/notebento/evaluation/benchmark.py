@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['resamples', 'Benchmark', 'benchmark', 'metrics_table', 'differences_table', 'comparable_champion', 'answers_on',
-           'models_of', 'comparison', 'predictions']
+           'without_twins', 'models_of', 'comparison', 'predictions']
 
 # %% ../../../nbs/evaluation/benchmark.ipynb #03fee558
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from notebento.evaluation.bootstrap import (
 )
 from .gate import champion_obstacle
 from .metrics import OURS, Improvement, Interval, Metric, PartMetrics, directions
-from .recommendation import Recommendation, constant_models, recommend
+from .recommendation import Recommendation, constant_models, learned_nothing, recommend
 from ..models.base import Rows
 from ..models.bundle import Graph
 
@@ -65,9 +65,14 @@ class Benchmark:
         return {name: improvements(self.metrics, self.values[ours], values) for name, values in others.items()}
 
     def recommended(self) -> Recommendation:
-        """The better of ours and the baselines."""
+        """The best of ours and the baselines."""
         measured = {name: found for name, found in self.intervals().items() if name != "champion"}
-        return recommend(self.metrics, measured, self.improvements())
+        return recommend(self.metrics, measured, self.improvements)
+
+    def learned_nothing(self) -> str:
+        """That ours is not significantly better than a constant answer; otherwise nothing."""
+        constants = constant_models({name: model.answer for name, model in self.models.items()})
+        return learned_nothing(self.metrics, self.intervals(), self.improvements(), constants)
 
     def by_row(self) -> "Benchmark":
         """The same, drawing single rows."""
@@ -114,6 +119,21 @@ def answers_on(
     first = {OURS: found.pop(OURS)} if OURS in found else {}
     return first | {name: baseline.predict(rows) for name, baseline in baselines.items()} | found
 
+# %% ../../../nbs/evaluation/benchmark.ipynb #e0753e07
+def without_twins(
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """Part -> model -> `answers` without the baselines that answer as ours does; and why these are left out."""
+    models = {name for found in answers.values() for name in found} - {OURS, "champion"}
+    twins = {name for name in models if all(_alike(found[OURS], found[name]) for found in answers.values())}
+    kept = {part: {n: a for n, a in found.items() if n not in twins} for part, found in answers.items()}
+    return kept, dict.fromkeys(sorted(twins), "it is the same model as ours, with the same answers")
+
+
+def _alike(ours: np.ndarray, other: np.ndarray) -> bool:
+    varies = len(other) > 0 and bool((other != other[0]).any())  # a constant stays, as something to beat
+    return varies and bool(np.isclose(ours, other, rtol=1e-4, atol=1e-5).mean() > 0.99)
+
 # %% ../../../nbs/evaluation/benchmark.ipynb #a8236dd0
 def models_of(rows: Rows, answers: Mapping[str, np.ndarray]) -> dict[str, Answers]:
     """The answers of every model, beside the targets of `rows`."""
@@ -130,6 +150,7 @@ def comparison(results: Mapping[str, Benchmark], skipped: Mapping[str, str], cha
         "skipped": dict(skipped),
         "champion": champion or "compared",
         "better": directions(test.metrics),
+        "meanings": {metric.name: metric.meaning for metric in test.metrics if metric.meaning},
         "differences": {part: found.improvements() for part, found in results.items()},
         "by_row": test.by_row().improvements(),
         "constant": constant_models({name: model.answer for name, model in test.models.items()}),

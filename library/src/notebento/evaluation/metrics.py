@@ -48,7 +48,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 # %% ../../../nbs/evaluation/metrics.ipynb #54112958
 def _number(value: float, sign: str) -> str:
-    return f"{value:{sign}.4f}" if abs(value) < 10 else f"{value:{sign},.4g}"
+    return f"{value:{sign}z.4f}" if abs(value) < 10 else f"{value:{sign},.4g}"  # z: zero has no sign of its own
 
 
 PartMetrics = dict[str, dict[str, Interval]]  # model -> metric
@@ -66,15 +66,20 @@ class Improvement(Interval, frozen=True):
         """Whether zero is outside of the interval."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
-    def in_words(self, than: str = "") -> str:
-        """`better than logistic by 0.0050 (0.0001 to 0.0110)`, or `worse by …`; and whether it is significant."""
-        than = f" than {than}" if than else ""
-        if self.value is None or abs(self.value) < 1e-7:  # rounding of the same answers
-            return f"no better{than}" if self.value is not None else f"not known to be better{than}"
+    @property
+    def same(self) -> bool:
+        """Whether there is no difference but that of rounding."""
+        return self.value is not None and abs(self.value) < 1e-7
+
+    def in_words(self, than: str) -> str:
+        """`better than logistic by 0.0050 (0.0001 to 0.0110)`, `worse than …`, or that there is no clear difference."""
+        if self.value is None or self.same:
+            return f"no better than {than}" if self.same else f"not known to be better than {than}"
+        if not self.significant:
+            return f"not clearly different from {than}: {self:+}"
         ends = [b if self.value > 0 or b is None else -b for b in (self.low, self.high)]
         size = Interval(abs(self.value), *(ends if self.value > 0 else reversed(ends)))
-        word = "better" if self.value > 0 else "worse"
-        return f"{word}{than} by {size}" + ("" if self.significant else ", not significantly")
+        return f"{'better' if self.value > 0 else 'worse'} than {than} by {size}"
 
 # %% ../../../nbs/evaluation/metrics.ipynb #6f8b92cd
 class Metric(msgspec.Struct, frozen=True):
@@ -85,6 +90,7 @@ class Metric(msgspec.Struct, frozen=True):
     of: Callable[[Any], float]  # of a `bootstrap.Sample`; NaN where it is not defined
     headline: bool = False
     mirrored: bool = False  # any noise makes it larger: its interval is mirrored at its value
+    meaning: str = ""  # what it is, for readers of the results who have not read its code
 
     @property
     def sign(self) -> int:

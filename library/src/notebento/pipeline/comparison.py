@@ -70,7 +70,7 @@ def _two_lines(found: Interval | None) -> str:
 
 def _gain(metric: Change) -> str:
     pair = [i.value for i in (metric.old, metric.new) if i]
-    return f"{pair[1] - pair[0]:+.4f}" if len(pair) == 2 and None not in pair else ""
+    return f"{pair[1] - pair[0]:+z.4f}" if len(pair) == 2 and None not in pair else ""
 
 # %% ../../../nbs/pipeline/comparison.ipynb #7b3b8b74
 def _counted(found: TableChange) -> str:

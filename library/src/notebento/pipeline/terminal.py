@@ -22,7 +22,8 @@ from rich.table import Table
 from ..core.artifacts import Manifest, StageRecord, load
 from ..core.config import Config, convert
 from ..core.runs import leading
-from ..evaluation.metrics import Improvement
+from ..evaluation.metrics import OURS, Improvement, Interval
+from .outcome import advised, ours_named
 from .report import size
 from .trackers import logs_of
 from ..registry.registry import Registry, standing
@@ -88,10 +89,11 @@ class Board:
         self.console.print(line, highlight=False, soft_wrap=True)
 
 # %% ../../../nbs/pipeline/terminal.ipynb #937899f7
-def result_table(metrics: dict[str, Any], title: str) -> Table:
+def result_table(metrics: dict[str, Any], title: str, ours: str = OURS) -> Table:
     """The metrics of one part: a row a metric, a column a model, and for ours where 95% of the resamples lie."""
-    models = sorted(metrics, key=lambda name: name != "notebento")
-    table = Table("", *models, title=title, title_justify="left")
+    models = sorted(metrics, key=lambda name: name != OURS)
+    heads = [ours if name == OURS else name for name in models]
+    table = Table("", *map(escape, heads), title=title, title_justify="left")
     for metric in metrics[models[0]]:
         values = [metrics[model].get(metric) for model in models]
         table.add_row(metric, metric_text(values[0], bounds=True), *(metric_text(v) for v in values[1:]))
@@ -100,31 +102,28 @@ def result_table(metrics: dict[str, Any], title: str) -> Table:
 # %% ../../../nbs/pipeline/terminal.ipynb #179261a7
 def metric_text(metric: dict[str, float | None] | None, bounds: bool = False) -> str:
     """A metric's value for a table, and its interval if it has one."""
-    if not metric or metric["value"] is None:
-        return "–"
-    low, high = metric.get("low"), metric.get("high")
-    interval = f" [dim]{low:.4f} … {high:.4f}[/]" if bounds and low is not None and high is not None else ""
-    return f"{metric['value']:.4f}{interval}"
+    found = Interval(**{end: (metric or {}).get(end) for end in ("value", "low", "high")})
+    return f"{found.point} [dim]{found.bounds}[/]" if bounds and found.bounds else found.point
 
 # %% ../../../nbs/pipeline/terminal.ipynb #17f4c872
-def compared(comparison: dict[str, Any], baselines: dict[str, Any]) -> list[str]:
+def compared(comparison: dict[str, Any], recommended: str = "") -> list[str]:
     """What `comparison.json` says, a line for each other model, and what to use."""
     lines = []
     for model, metrics in comparison["differences"]["test"].items():
-        gains = [f"{name} {convert(gain, Improvement).in_words()}" for name, gain in metrics.items()]
+        gains = [f"{name} {_gain(convert(gain, Improvement))}" for name, gain in metrics.items()]
         alike = model in comparison.get("constant", ()) and model != "constant"
         note = " (gives every row the same answer: it learnt nothing)" if alike else ""
-        lines.append(f"against {model}{note}: {'; '.join(gains)}")
-    lines.append(f"paired bootstrap of {comparison['bootstrap']} resamples, drawn by {comparison['unit']}")
-    if said := comparison.get("recommended"):
-        lines.append(f"recommended: {said['model']}, {said['reason']}{_as_model(baselines.get(said['model'], {}))}")
-    return lines
+        lines.append(f"ours against {model}{note}: {', '.join(gains)}")
+    lines += [f"{model} is left out: {why}" for model, why in comparison.get("skipped", {}).items()]
+    how = f"paired bootstrap of {comparison['bootstrap']} resamples, drawn by {comparison['unit']}"
+    lines.append(f"+ ours is better, - worse; * is significant, the others are not ({how})")
+    lines += [f"{name}: {meaning}" for name, meaning in comparison.get("meanings", {}).items()]
+    return [*lines, f"recommended: {recommended}"] if recommended else lines
 
-# %% ../../../nbs/pipeline/terminal.ipynb #b318ec55
-def _as_model(baseline: dict[str, Any]) -> str:
-    """How to train a baseline as the model of a run, if it is one of the library's models."""
-    package, _, name = str(baseline.get("_target_", "")).rpartition(".")[0].rpartition(".")
-    return f"; to use it: model={name}" if package == "notebento.models" else ""
+
+def _gain(gain: Improvement) -> str:
+    """`+0.0041`, and a star where it is significant."""
+    return f"{Interval(gain.value):+}{'*' if gain.significant else ''}"
 
 # %% ../../../nbs/pipeline/terminal.ipynb #37b2b19c
 def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
@@ -132,15 +131,17 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     artifacts = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
     say = partial(console.print, highlight=False, soft_wrap=True)
     if "metrics.json" in artifacts:
-        say(result_table(load(artifacts["metrics.json"])["test"], "test part, ours with 95% intervals"))
-    if "comparison.json" in artifacts:
-        for line in compared(load(artifacts["comparison.json"]), manifest.config["evaluate"]["baselines"]):
-            say(escape(line))
+        measured = load(artifacts["metrics.json"])["test"]
+        say(result_table(measured, "test part, ours with 95% intervals", ours_named(manifest.config)))
+    found = load(artifacts["comparison.json"]) if "comparison.json" in artifacts else {}
+    advice = advised(found, manifest.config)
+    for line in compared(found, advice.sentence) if found else ():
+        say(escape(line))
     if "gate.json" in artifacts:
         gate = load(artifacts["gate.json"])
-        say(
-            "gate [green]passed[/]" if gate["passed"] else "gate [red]refused[/]: " + escape("; ".join(gate["reasons"]))
-        )
+        but = f", but {advice.model} is recommended, not this model" if advice.another else ""
+        refused = f"[red]refused[/]: {escape('; '.join(gate['reasons']))}"
+        say("gate " + (f"[green]passed[/]{escape(but)}" if gate["passed"] else refused))
     for stage, record in manifest.stages.items():
         for tracker, command in ({} if record.cached else logs_of(run_dir, stage, record)).items():
             say(escape(f"{tracker}'s log of {stage}: {command}"))

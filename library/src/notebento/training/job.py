@@ -141,11 +141,14 @@ def facts(
 
 # %% ../../../nbs/training/job.ipynb #02ecf741
 def advice(fitted: Fitted) -> str:
-    """What to change when the last epoch was still a good deal better than those before, otherwise nothing."""
-    if not too_short(fitted.history):
+    """What to change when the best epoch was the first, or the last and still a good deal better; otherwise nothing."""
+    history, n = fitted.history, len(fitted.history)
+    network = n > 0 and "loss" in history[-1]  # trees have no training loss
+    if n > 2 and best_of(history) is history[0]:
+        learned = "network learned nothing that helps; try model=linear or model=lightgbm"
+        trees = "trees learned nothing that helps; try model=linear"
+        return f"the best {'epoch' if network else 'round'} was the first of {n}: the {learned if network else trees}"
+    if not too_short(history):
         return ""
-    setting = (
-        "trainer.epochs" if "loss" in fitted.history[-1] else "model.num_boost_round"
-    )  # trees have no training loss
-    n = len(fitted.history)
+    setting = "trainer.epochs" if network else "model.num_boost_round"
     return f"the best epoch is the last, {n} of {n}: the validation loss was still falling. Raise {setting}"
