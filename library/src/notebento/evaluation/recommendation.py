@@ -72,8 +72,9 @@ def learned_nothing(
     for constant in (c for c in constants if c != OURS and gains.get(c, {}).get(name, Improvement()).low is not None):
         gain, values = gains[constant][name], [measured[model][name].point for model in (OURS, constant)]
         if (gain.low or 0) <= 0:
+            learned = "nothing shows that the model learned" if (gain.value or 0) > 0 else "the model did not learn"
             return (
-                f"{name} {values[0]} is not significantly better than {values[1]}, which a constant answer "
-                f"({constant}) has: the model learned nothing that helps; try model=linear or model=lightgbm"
+                f"{name} {values[0]} is not significantly better than {constant}'s {values[1]}, the same answer for "
+                f"every row: {learned} anything that helps; try model=linear, model=lightgbm or more rows"
             )
     return ""

@@ -122,9 +122,11 @@ def advised(comparison: Any, config: Mapping[str, Any]) -> Advice:
     rank = {name: _SIMPLE_FIRST.index(m) if m in _SIMPLE_FIRST else len(_SIMPLE_FIRST) for name, m in modules.items()}
     alike = [name for name in said.get("alike") or () if 0 < rank.get(name, 0) < rank.get(best, 0)]  # 0: constants
     chosen = min(alike, key=rank.__getitem__, default=best)
-    simpler = f"; no clear difference, and {chosen} is simpler" if alike else ""
+    unclear = any(rank.get(name, 0) > 0 for name in said.get("alike") or ())
+    simpler = f", and {chosen} is simpler" if alike or (best != OURS and rank.get(best, 0) < rank[OURS]) else ""
+    note = f"; no clear difference{simpler}" if unclear else ""
     override = as_model(nodes[chosen]) if chosen in nodes and chosen != OURS else ""
-    return Advice(best, f"{best}; {said.get('reason')}{simpler}{override and f'; to use it: {override}'}")
+    return Advice(best, f"{best}; {said.get('reason')}{note}{override and f'; to use it: {override}'}")
 
 # %% ../../../nbs/pipeline/outcome.ipynb #045c44a5
 class Release(msgspec.Struct):
