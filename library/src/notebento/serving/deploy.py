@@ -27,6 +27,7 @@ from ..models.bundle import Signature
 from ..online.materialize import OnProgress, Progress
 from ..online.store import FeatureStore, file_of
 from ..registry.registry import Lineage, Registry
+from . import launch
 from .lookup import STORE_URL, store_config
 from .service import ENVIRONMENT, Deployment, feature_maker
 
@@ -138,7 +139,8 @@ def server(home: Path, serve: ServeConfig, bento: Path | None = None) -> tuple[l
             folders = [str(Path(package).parent), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     listen = ["--host", address_of(serve.host), "--port", str(serve.port)]
-    return [sys.executable, "-m", "bentoml", "serve", target, *options, *listen], environment
+    program = [sys.executable, "-P", launch.__file__, "serve"]  # by its path: a bento brings its own library
+    return [*program, target, *options, *listen], environment
 
 # %% ../../../nbs/serving/deploy.ipynb #49ff061c
 def serve_forever(home: Path, serve: ServeConfig) -> NoReturn:
