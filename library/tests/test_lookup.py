@@ -1,6 +1,7 @@
 """What a service looks up: the same bits as the definition gives, and an honest word about what it did not find."""
 
 import json
+import shlex
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from notebento.online.rows import RowError
 from notebento.online.sources import Folder
 from notebento.online.store import FeatureStore
 from notebento.registry.registry import Lineage, Registry
-from notebento.serving.deploy import deploy, fill_store, server
+from notebento.serving.deploy import deploy, fill_store, first_request, server
 from notebento.serving.inbox import Inbox
 from notebento.serving.lookup import Assembly, Lookup, Names, OnlineFeatures, from_examples, store_config
 from notebento.serving.responder import Responder
@@ -144,6 +145,24 @@ def service(folder, registry, store, contract=None, **environment):
     with process(command, variables | environment, home, serve.port) as (_, client):
         settled(client, "/readyz", 200)
         yield client
+
+
+def test_the_request_to_try_first_is_answered_with_every_feature(toy, tmp_path):
+    from toyviews.features import toy as views
+
+    _, registry = toy
+    store = settings_of(tmp_path)
+    day_before = NOON - timedelta(days=1)
+    left = {"carrier": "UA", "flight": 1, "sched_dep": day_before, "departed": day_before - timedelta(hours=1)}
+    with FeatureStore.open(views, store) as online:
+        online.materialize({"flights": pl.DataFrame([left | {"delay": 9}])}, NOON - timedelta(hours=4))
+    home = deploy(registry, msgspec.structs.replace(SERVE, port=free_port()), store=store)
+    command = shlex.split(first_request(home, SERVE))
+    assert json.loads(command[-1])["records"][0]["sched_dep"] == "2013-07-03T14:00:00Z"  # the example's, a day earlier
+    responder = load_version(Deployment.read(home / "deployment.json"))
+    (answer,) = responder.answers(responder.reader(command[-1].encode()))
+    assert answer.degraded is msgspec.UNSET and responder.example == json.loads(command[-1])["records"][0]
+    responder.inputs.close()
 
 
 @pytest.mark.server

@@ -196,7 +196,7 @@ def serve(
 
     A feature store that is empty for this version is filled first, from the snapshot that the version learned from.
     """
-    from notebento.serving.deploy import deploy, serve_forever
+    from notebento.serving.deploy import deploy, first_request, serve_forever
 
     options = {"host": host or None, "port": port, "workers": workers}
     flags = [f"serve.{name}={value}" for name, value in options.items() if value is not None]
@@ -204,6 +204,7 @@ def serve(
     home = deploy(config.registry, config.serve, version, config.store, config.data)
     if materialize:
         features.fill_for(home, config)
+    out.print(f"try: {first_request(home, config.serve)}", highlight=False, markup=False, soft_wrap=True)
     serve_forever(home, config.serve)
 
 

@@ -70,11 +70,19 @@ def body_type(fields: Mapping[str, RecordField]) -> Any:
     return msgspec.defstruct("PredictRequest", [("records", list[record])], forbid_unknown_fields=True)
 
 # %% ../../../nbs/serving/request.ipynb #4eb5b9b7
-def unknown_field(name: str, fields: Mapping[str, RecordField]) -> str:
-    """That a record has no field `name`, the nearest name, and those that it has: at most 20, required ones first."""
+def unknown_field(name: str, fields: Mapping[str, RecordField], time: str | None = None) -> str:
+    """That a record has no field `name`, the nearest name, and those that it has: at most 20, required ones first.
+
+    A row's own `time` may be no field, when no feature is made of it.
+    """
     known = sorted(fields, key=lambda n: not fields[n].required)
     more = f" and {len(known) - 20} more, see /docs.json" if len(known) > 20 else ""
-    return f"there is no field '{name}'.{nearest(name, known)} The fields are {', '.join(known[:20])}{more}"
+    problem = f"there is no field '{name}'.{nearest(name, known)}"
+    if name == time:
+        problem = (
+            f"'{name}' is not sent, because no feature is made of it; 'at' is the time of the prediction, else now."
+        )
+    return f"{problem} The fields are {', '.join(known[:20])}{more}"
 
 # %% ../../../nbs/serving/request.ipynb #a29a655b
 JSON_NAMES = {
@@ -91,18 +99,20 @@ def _expected(problem: str, field: RecordField) -> str:
     """What a field must be, and what it is instead."""
     if re.match(r"Expected `float` [<>]=", problem):
         return "a number between -3.4e38 and 3.4e38"
+    if problem.startswith("Number out of range"):
+        return "a finite number, between -3.4e38 and 3.4e38"
     got = re.search(r"got `(\w+)`", problem)
     return FIELD_TYPES[field.type][1] + (f", not {JSON_NAMES.get(got[1], got[1])}" if got else "")
 
 # %% ../../../nbs/serving/request.ipynb #15cbbc62
-def request_error(problem: str, fields: Mapping[str, RecordField]) -> RequestError:
-    """The error for a body that msgspec refuses with the message `problem`."""
+def request_error(problem: str, fields: Mapping[str, RecordField], time: str | None = None) -> RequestError:
+    """The error for a body that msgspec refuses with the message `problem`; `time` is the column of a row's time."""
     place = re.search(r" - at `\$\.records\[(\d+)\](?:\.(.+))?`$", problem, re.S)
     if place is None:
         return RequestError(422, f'the body must be {{"records": [{{…}}, …]}}: {problem[0].lower()}{problem[1:]}')
     record, field = int(place[1]), place[2]
     if unknown := re.match(r"Object contains unknown field `(.*)` - at", problem, re.S):
-        return RequestError(422, unknown_field(unknown[1], fields), record, unknown[1])
+        return RequestError(422, unknown_field(unknown[1], fields, time), record, unknown[1])
     if absent := re.match(r"Object missing required field `(.*)` - at", problem, re.S):
         return RequestError(422, f"'{absent[1]}' is missing", record, absent[1])
     if field is None:
@@ -160,7 +170,7 @@ class RecordReader:
         columns |= dict.fromkeys(schema.categorical, RecordField("string", required=False))
         self.fields = {**schema.record, **{c: f for c, f in columns.items() if c not in schema.record}}
         self.accepted = self.fields | ({"at": AT} if schema.time and "at" not in self.fields else {})
-        self.body = body_type(self.accepted)
+        self.body, self._time = body_type(self.accepted), schema.time
         self._decoder: Any = msgspec.json.Decoder(self.body)
         self._times = [name for name, field in self.accepted.items() if field.type == "datetime"]
         self._names, self._computed = tuple(schema.record), {*schema.request} - {*schema.record}
@@ -171,7 +181,7 @@ class RecordReader:
         try:
             decoded = self._decoder.decode(body).records
         except msgspec.ValidationError as e:
-            raise request_error(str(e), self.accepted) from e
+            raise request_error(str(e), self.accepted, self._time) from e
         except (ValueError, RecursionError) as e:
             raise not_json(body, e, self.accepted) from e
         sent: list[dict[str, Any]] = msgspec.to_builtins(decoded, builtin_types=(datetime,))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'app', 'SIZES', 'ENVIRONMENT', 'BUCKETS', 'BENTOML_METRICS', 'Deployment', 'feature_maker',
-           'load_version', 'refuse_format', 'decompressed', 'read_body', 'reply', 'predict', 'ingest', 'api_document',
-           'docs_page', 'ServiceMetrics', 'Loading', 'PredictionService', 'Service']
+           'sent_records', 'load_version', 'refuse_format', 'decompressed', 'read_body', 'reply', 'predict', 'ingest',
+           'api_document', 'docs_page', 'ServiceMetrics', 'Loading', 'PredictionService', 'Service']
 
 # %% ../../../nbs/serving/service.ipynb #d5e81c41
 import asyncio
@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import bentoml
 import msgspec
+import polars as pl
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -50,6 +51,7 @@ class Deployment(Frozen, frozen=True):
     store: StoreConfig | None = None  # where features are looked up
     contract: dict[str, TableContract] = msgspec.field(default_factory=dict)  # what rows that are sent have to be
     package: str = ""  # folder of the project's package that the version carries, relative as well; empty: none
+    example: dict[str, Any] = msgspec.field(default_factory=dict)  # a record to try; empty: the first of its examples
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -67,13 +69,19 @@ def feature_maker(schema: Signature, deployment: Deployment) -> Any:
     package = Path(deployment.package) if deployment.package else None
     return build(schema.features, version_aliases(package, deployment.version)) if schema.features else None
 
+# %% ../../../nbs/serving/service.ipynb #93bd2eb6
+def sent_records(examples: pl.DataFrame, schema: Signature) -> list[dict[str, Any]]:
+    """A version's examples as a client would send them: the fields of the record, without nulls."""
+    sent = examples.select(name for name in examples.columns if name in schema.record)
+    return [{name: value for name, value in row.items() if value is not None} for row in sent.to_dicts()]
+
 # %% ../../../nbs/serving/service.ipynb #b3450036
 def load_version(deployment: Deployment) -> Responder:
     """The version of `deployment`. Raises `NotebentoError` unless it answers its golden predictions."""
     bundle, serve = Path(deployment.bundle), deployment.serve
     graph, examples = Graph.load(bundle), load(bundle / "examples.parquet")
     maker = feature_maker(graph.schema, deployment)
-    views, sent = views_in(maker), [name for name in examples.columns if name in graph.schema.record]
+    views = views_in(maker)
     responder = Responder(
         graph,
         deployment.version,
@@ -81,7 +89,7 @@ def load_version(deployment: Deployment) -> Responder:
         store_config(deployment.store),
         serve.threshold,
         expectations(views, deployment.contract, load(bundle / "reference.json")) if views else None,
-        {k: v for k, v in msgspec.to_builtins(examples.select(sent).row(0, named=True)).items() if v is not None},
+        deployment.example or msgspec.to_builtins(sent_records(examples, graph.schema)[0]),
     )
     check_golden(responder, load(bundle / "golden.json"), examples)
     return responder
