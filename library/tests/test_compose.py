@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, here
 
-from notebento.core.compose import compose, quoted
+from notebento.core.compose import compose, field_types, quoted
 from notebento.core.config import plain
 from notebento.core.errors import UserError
 
 MODEL = "{_target_: notebento.models.tabm.TabM, lr: 0.0025, k: 8}"
+LINEAR = "{_target_: notebento.models.linear.Linear, iterations: 60}"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     """A project with a model and an experiment, in which this process works."""
     toy = Toy(tmp_path_factory.mktemp("toy"))
     (toy.home / "conf" / "model" / "tabm.yaml").write_text(MODEL)
+    (toy.home / "conf" / "model" / "linear.yaml").write_text(LINEAR)
     with here(toy):
         yield toy
 
@@ -48,6 +50,16 @@ def test_a_notebook_the_command_line_and_a_test_compose_alike(toy: Toy) -> None:
         ("modle=tabm", "Did you mean 'model'"),
         ("model=tabn", "model has no choice 'tabn'. Did you mean 'tabm'"),
         ("experiment=lba", "Did you mean 'lab'"),
+        ("trainer.lr=1", "Did you mean 'model.lr'"),
+        ("data.task=classification", "fix: data.task is one of binary, multiclass, regression"),
+        ("trainer.precision=64", "fix: trainer.precision is one of auto, 32, bf16"),
+        ("data.zone=Europe/Berln", "fix: data.zone=Europe/Berlin"),
+        ("project.name=inf", "project.name: expected `str`, got `float`"),
+        ("data.key=[x,", "the bracket [ is not closed"),
+        ("data.test_months=2", "data.test_months need the column"),
+        ("evaluate.gate.auc.min=x", "evaluate.gate.auc.min: expected"),
+        ("data.contract.rows.columns.x.type=int", "data.contract.rows.columns.x.type: invalid enum value 'int'"),
+        ("data.contract.rows.colums.x.type=string", "no configuration key"),
         ("seed=one", "seed: expected `int`, got `str`"),
         ("data.task=binry", "data.task: invalid enum value 'binry'"),
         ("model.lr=fast", "model.lr: 'fast' is not of the kind of its default"),
@@ -111,6 +123,25 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(toy: Toy) -> None:
             compose(["experiment=broken"])
     finally:
         broken.unlink()
+
+
+def test_a_field_of_a_class_has_its_limits_and_nothing_heavy_is_imported(toy: Toy) -> None:
+    for override in ("model.iterations=0", "model.strength=-1", "model.min_count=0"):
+        with pytest.raises(UserError, match=f"{override.partition('=')[0]}: expected"):
+            compose(["model=linear", override])
+    assert compose(["model=linear", "model.strength=2", "model.min_count=3"]).model["strength"] == 2
+    assert {"clip", "teacher"} <= field_types("notebento.models.network.TableNetwork").keys()
+    assert field_types("nowhere.Nothing") == {}
+
+
+def test_a_mapping_takes_new_keys(toy: Toy) -> None:
+    assert compose(["data.formats={when: '%d/%m/%Y'}"]).data.formats == {"when": "%d/%m/%Y"}
+    assert compose(["data.formats.when=%Y"]).data.formats == {"when": "%Y"}
+    contract = {"rows": {"columns": {"a b": {"type": "string"}}}}
+    (word,) = shlex.split(quoted("data.contract", contract))
+    assert compose([word]).data.contract["rows"].columns["a b"].type == "string"
+    assert quoted("data.formats", {"größe": "%Y"}) == 'in conf/: data.formats: {"größe": "%Y"}'
+    assert quoted("data.exclude", ["a", "true", "1"]) == '\'data.exclude=[a,"true","1"]\''
 
 
 @settings(max_examples=60, deadline=None)

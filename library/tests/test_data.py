@@ -4,6 +4,8 @@ import datetime as dt
 import gzip
 import io
 import math
+import re
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 from notebento.core.artifacts import digest, save
+from notebento.core.compose import compose
 from notebento.core.config import DataConfig, Node, TableContract, build, convert
 from notebento.core.errors import UserError
 from notebento.data.files import DETECTED, CsvFormat, read_files
@@ -25,6 +28,7 @@ from notebento.data.sources import Table, package_data, read_query
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
 from notebento.data.text import values_of
 from notebento.features.schema import Columns
+from notebento.pipeline.preflight import check_table
 from notebento.serving.request import RecordReader, record_table
 
 
@@ -100,7 +104,7 @@ def test_columns_may_have_the_names_of_dataframely_s_methods(own: Any) -> None:
 TOY = "id,when,x,y\n1,2024-01-01,1,0\n2,2024-01-02,2,1\n3,2024-01-03,3,0\n4,2024-01-04,4,1\n"
 
 MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
-    (TOY, {"target": ""}, "data.target is not set", "data.target=…, one of id, when, x, y"),
+    (TOY, {"target": ""}, "data.target is not set", "in data.target: one of id, when, x, y"),
     (TOY, {"target": "yy"}, "names a column 'yy' that is not there. Did you mean 'y'?", "there are: row, id, when"),
     ("id,x,y\n1,a,0\n2,b,1\n", {"known_after": ("x", "id")}, "'rows' has no column that can be a feature", "see data"),
     (TOY, {"key": ("idd",)}, "data.key names a column 'idd' that is not there. Did you mean 'id'?", ""),
@@ -109,18 +113,22 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     (TOY, {"known_after": ("z",)}, "data.known_after names a column 'z'", ""),
     (TOY, {"table": "row"}, "the source has no table 'row'. Did you mean 'rows'?", "data.table=rows"),
     (TOY, {"contract": {"row": TableContract()}}, "a table 'row', which the source lacks. Did you mean 'rows'?", ""),
-    (TOY, {"time": "x"}, "x|type: x is not a time such as 2024-01-30", "data.formats={x: "),
-    (TOY.replace("3,2024", "2,2024"), {"key": ("id",)}, "primary_key: id is not unique", "data.key=[…]"),
+    (TOY, {"time": "x"}, "x|type: x is not a time such as 2024-01-30", "data.formats={x:"),
+    (TOY.replace("3,2024", "2,2024"), {"key": ("id",)}, "primary_key: id is not unique", "in data.key"),
     (TOY.replace("2024-01-03", ""), {"time": "when"}, "when|nullability: when is null", "fill the values in"),
     (
         TOY.replace("2024-01-03", "soon"),
         {"time": "when"},
         "when|type: when is not a time such as 2024-01-30",
-        "data.formats={when: ",
+        "data.formats={when:",
     ),
     ("id,x,y\n", {}, "table 'rows' has no rows", ""),
     ("id,x,y\n1,,0\n2,,1\n", {}, "no row of 'rows' has a value in x", "data.exclude=[x]"),
     ("id,x,y\n1,1,0\n2,2,0\n", {}, "every row of 'rows' has the same 'y': 0", ""),
+    ("id,x,y\n1,1e308,0\n2,-1e308,1\n", {}, "x|size: x is beyond ±1e+37", "larger unit"),
+    ("id,x,y\n1,1e400,0\n2,2.5,1\n", {}, "row 0: row=0, x='inf'", "leave the value empty"),
+    ("id,x,y\n1,1,-1e300\n2,2,1e300\n", {}, "y|size", "larger unit"),
+    ("id,x,y\n1,1,-1e30\n2,2,1e30\n", {"task": "regression"}, "'y' has values beyond ±1e+15", "its logarithm"),
     ("id,x,y\n1,1,\n2,2,\n", {}, "no row of 'rows' has a 'y'", "data.target"),
     (
         "id,x,y\n1,1,a\n2,2,b\n3,3,c\n",
@@ -163,6 +171,80 @@ def test_a_mistake_is_named_with_its_fix(own: Any, text: str, changed: dict[str,
     assert fix in e.value.fix
     assert e.value.fix
     assert e.value.exit_status == 2
+
+
+def test_every_fix_that_is_an_override_can_be_pasted(own: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """As a shell and Hydra read it: what each mistake above, and each notice, says to write."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(
+        "defaults: [notebento, _self_]\nproject: {name: toy}\n"
+        "data: {source: {_target_: notebento.data.sources.Table, path: a.csv, nulls: [NA], decimal: null}}\n"
+    )
+    monkeypatch.setenv("NOTEBENTO_HOME", str(tmp_path))
+    said = []
+    for text, changed, *_ in MISTAKES:
+        with pytest.raises(UserError) as e:
+            Columns().schema(take(data := own(text, **changed)).tables, data)
+        said.append(e.value.fix)
+    for texts in (["1/2/2021", "3/4/2021"], ["01/02/21", "02/02/21"], ["1,234", "2,345"]):
+        with pytest.raises(UserError) as e:
+            take(own(pl.DataFrame({"when": texts, "y": [0, 1]}).write_csv(), time="when" if "/" in texts[0] else None))
+        said.append(e.value.fix)
+    n = range(60)
+    odd = {"a b": ["?", *map(str, n[1:])], "c,d": ["same"] * 60, "p": [f"{i}%" for i in n], "i": n}
+    odd |= {
+        "at": ["9999-12-31"] * 2 + ["2021-01-04"] * 58,
+        "big": [str(10**19 + i) for i in n],
+        "y": [i % 2 for i in n],
+    }
+    said += (notices := take(own(pl.DataFrame(odd).write_csv(), include=())).notices)
+    assert len(notices) == 6
+    pasted = [w for text in said for w in shlex.split(re.sub(r"(?<=\w)'(?=\w)", "", text)) if w.startswith("data.")]
+    pasted = [word.rstrip(",;:") for word in pasted if "=" in word]
+    assert len(pasted) > 25
+    for word in pasted:
+        compose([word])
+
+
+def test_what_a_column_is_written_with_is_said(own: Any) -> None:
+    n = range(60)
+    columns = {"share": [f"{i}.0%" for i in n], "price": [f"${i}.19" for i in n], "d": [f"{i}.5" for i in n]}
+    rows = pl.DataFrame(columns | {"when": ["9999-12-31"] * 3 + ["2021-01-04"] * 57, "y": [i % 2 for i in n]})
+    data = own(rows.write_csv())
+    notices = take(msgspec.structs.replace(data, source=Node({**data.source, "decimal": ","}))).notices
+    said = ["'share' is text because of '%'", "'price' is text because of '$'", "'d' is text because of '.'"]
+    for what in (*said, "3 rows have a 'when' such as 9999-12-31"):
+        assert any(what in notice for notice in notices), what
+    wrong = own("x;y\n0,274;0\n1,561;1\n")
+    with pytest.raises(UserError, match="0,274, whose comma does not group thousands"):
+        take(msgspec.structs.replace(wrong, source=Node({**wrong.source, "decimal": "."})))
+
+
+def test_a_slice_or_a_path_that_is_not_there_is_found_before_a_stage(own: Any) -> None:
+    data = own(TOY)
+    for slices, message in ((("nope",), "'nope' is not a column"), (("month",), "data.time is not set")):
+        with pytest.raises(UserError, match=message):
+            check_table(msgspec.structs.replace(data, slices=slices))
+        with pytest.raises(UserError, match=f"evaluate.slices: .*{message}"):
+            check_table(data, slices)
+    check_table(msgspec.structs.replace(data, slices=("x", "month"), time="when"))
+    with pytest.raises(UserError, match=r"data.source.path: expected `str` of length >= 1"):
+        check_table(msgspec.structs.replace(data, source=Node({**data.source, "path": ""})))
+
+
+def test_of_few_rows_each_part_has_every_class() -> None:
+    rows = pl.DataFrame({"row": range(30), "y": [int(i % 5 == 0) for i in range(30)]})
+    split = split_at(DataConfig(target="y"), rows)
+    assert [part["y"].n_unique() for part in split_of(rows, split).values()] == [2, 2, 2]
+    with pytest.raises(UserError, match="more rows of the rarer class"):
+        split_at(DataConfig(target="y"), rows.with_columns(y=pl.col("row") == 0))
+    at = pl.datetime_range(utc("2024-01-01"), utc("2024-03-31"), "1d", eager=True)
+    timed = pl.DataFrame({"at": at}).with_columns(y=pl.col("at").dt.day() == 15)
+    data = DataConfig(time="at", target="y")
+    with pytest.raises(UserError, match="one class only") as e:
+        split_at(data, timed)
+    shares = dict(pair.split("=") for pair in e.value.fix.replace("data.", "").split())
+    split_at(msgspec.structs.replace(data, **{name: float(share) for name, share in shares.items()}), timed)
 
 
 def test_a_column_whose_name_is_a_pattern_can_be_left_out(own: Any) -> None:
@@ -292,6 +374,9 @@ def test_a_folder_named_like_a_value_gives_a_column(tmp_path: Path) -> None:
         (["yes", "no"], None, ["yes", "no"]),
         (["1", "n/a"], None, ["1", "n/a"]),
         (["10.0.0.1", "1"], None, ["10.0.0.1", "1"]),
+        (["1,561", "0,274", "-0,573"], None, [1.561, 0.274, -0.573]),
+        (["12.5", "3"], ",", ["12.5", "3"]),
+        (["44.0%", "7%"], None, ["44.0%", "7%"]),
     ],
 )
 def test_texts_become_what_all_of_them_are(texts: list[str], decimal: Any, expected: list[Any]) -> None:
@@ -352,14 +437,18 @@ def test_times_are_read_as_they_were_meant(own: Any, texts: list[str], form: str
         (
             ["01/02/2021 10:00", "03/04/2021 11:00"],
             "column 'when' has dates such as 01/02/2021 10:00, and none that tells the day from the month",
-            "data.formats={when: '%d/%m/%Y %H:%M'} if the day comes first, otherwise data.formats={when: '%m/%d",
+            """'data.formats={when:"%d/%m/%Y %H:%M"}' if the day comes first, otherwise 'data.formats={when:"%m/%d""",
         ),
         (
             ["13/01/2021", "01/13/2021"],
             "column 'when' has dates in two forms, such as 13/01/2021 and 01/13/2021",
             "2024-01-30",
         ),
-        (["1/2/21", "3/4/21"], "when|type: when is not a time such as 2024-01-30, ", "data.formats={when: "),
+        (["1609804800", "1609891200"], "when|type", '{when:"%s"}'),
+        (["20210105", "20210106"], "when|type", '{when:"%Y%m%d"}'),
+        (["21-01-08", "21-01-09"], "when|type", '{when:"%y-%m-%d"}'),
+        (["2021-01", "2021-02"], "when|type", '{when:"%Y-%m"}'),
+        (["1/2/21", "3/4/21"], "when|type: when is not a time such as 2024-01-30, ", "data.formats={when:"),
     ],
 )
 def test_a_date_that_can_be_read_in_two_ways_is_never_guessed(
@@ -406,11 +495,11 @@ def test_what_only_numbers_the_rows_is_left_out_and_doubts_are_said_by_name(own:
     assert snapshot.tables["rows"].columns == ["row", "age", "name", "size", "late"]
     for start in (
         "3 of the 60 rows of 'rows' were rejected, most by age|max: age is above 21",
-        "column 'column_1' only numbers the rows and is left out; data.include=[column_1]",
+        "column 'column_1' only numbers the rows and is left out; 'data.include=[column_1]'",
         "column 'shuffled' only numbers",
         "column 'falling' only numbers",
         "text column 'name' has 57 different values in 57 rows",
-        "column 'size' is text because of '?'; data.source.nulls=[NA, '?']",
+        "column 'size' is text because of '?'; 'data.source.nulls=[NA,\"?\"]'",
         "1 of the 57 rows have no 'late'",
         "'late' has 4 different integers and is taken for classes, multiclass",
     ):

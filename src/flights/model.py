@@ -7,8 +7,11 @@ __all__ = ['TabM', 'shared_layers', 'Network']
 
 # %% ../../nbs/03_model.ipynb #368e7e37
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from msgspec import Meta
+from notebento.core.config import Count
 from notebento.models.network import TableNetwork
 from notebento.models.tabm import Embedding, Members, first_codes
 from tabm import LinearEnsemble
@@ -18,13 +21,13 @@ from torch import Tensor, nn
 class TabM(TableNetwork, frozen=True, kw_only=True):
     """The settings of the network."""
 
-    k: int = 4  # members
-    blocks: int = 2  # layers that the members share
-    width: int = 128
-    dropout: float = 0.2
-    numeric_embedding_dim: int = 4  # learned functions of each number
-    numeric_bins: int = 16
-    category_embedding_dim: int = 8
+    k: Count = 4  # members
+    blocks: Count = 2  # layers that the members share
+    width: Count = 128
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    numeric_embedding_dim: Count = 4  # learned functions of each number
+    numeric_bins: Count = 16
+    category_embedding_dim: Count = 8
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
         """The network for this many numbers, flags of missing ones, and categories of these `sizes`."""

@@ -6,7 +6,7 @@
 __all__ = ['training_loss', 'optimizer', 'scheduled', 'Learner', 'TabM']
 
 # %% ../../nbs/04_train.ipynb #f7a412dc
-from notebento.core.config import TrainerConfig
+from notebento.core.config import Amount, Positive, TrainerConfig
 from notebento.models.base import Inputs, Trainer
 from notebento.models.tabm import answer_loss, known_loss, members_loss
 from notebento.training.callbacks import MovingAverage, one_cycle_schedule
@@ -73,9 +73,9 @@ class Learner(LightningModule):
 class TabM(model.TabM, frozen=True, kw_only=True):
     """The network of 03_model and how it learns: see `conf/model/tabm.yaml`."""
 
-    lr: float = 2.5e-3
-    weight_decay: float = 1e-2
-    auxiliary_weight: float = 1.0  # of the schema's auxiliary outcomes, beside the target's 1
+    lr: Positive = 2.5e-3
+    weight_decay: Amount = 1e-2
+    auxiliary_weight: Amount = 1.0  # of the schema's auxiliary outcomes, beside the target's 1
 
     def learner(self, network: nn.Module, inputs: Inputs, trainer: Trainer) -> LightningModule:
         """How the network learns."""

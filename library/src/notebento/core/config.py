@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['Count', 'CountOrNone', 'Share', 'OpenShare', 'Amount', 'Positive', 'NonEmpty', 'Duration', 'Frozen', 'Node', 'plain',
-           'leaves', 'convert', 'imported', 'aliased', 'build', 'ProjectConfig', 'ColumnContract', 'TableContract',
-           'DataConfig', 'TrainerConfig', 'RangeConfig', 'TuneConfig', 'BoundConfig', 'EvaluateConfig', 'CardConfig',
-           'RegistryConfig', 'StoreConfig', 'ServeConfig', 'StageConfig', 'PipelineConfig', 'Config']
+           'leaves', 'type_at', 'convert', 'imported', 'aliased', 'build', 'ProjectConfig', 'ColumnContract',
+           'TableContract', 'DataConfig', 'TrainerConfig', 'RangeConfig', 'TuneConfig', 'BoundConfig', 'EvaluateConfig',
+           'CardConfig', 'RegistryConfig', 'StoreConfig', 'ServeConfig', 'StageConfig', 'PipelineConfig', 'Config']
 
 # %% ../../../nbs/core/config.ipynb #8bc37e88
 import importlib
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -80,9 +81,34 @@ def _value_at(value: Any, path: str) -> Any:
         value = value.get(step) if isinstance(value, Mapping) else None
     return value
 
+# %% ../../../nbs/core/config.ipynb #a34c44f7
+def _plain_type(hint: Any) -> Any:
+    """A type without its limits and without `None`."""
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        some = [a for a in get_args(hint) if a is not NoneType]
+        if get_origin(hint) is not Annotated and len(some) != 1:
+            break
+        hint = some[0]
+    return hint
+
+
+def type_at(kind: Any, path: str) -> Any:
+    """The type, without limits and `None`, of what is at a dotted path below the type `kind`; None of no such place."""
+    for step in filter(None, path.split(".")):
+        kind = _plain_type(kind)
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            kind = get_type_hints(kind, include_extras=True).get(step)
+        else:
+            return None
+    return _plain_type(kind)
+
 # %% ../../../nbs/core/config.ipynb #4a60b5a4
-def _fix(place: str, what: str, value: Any) -> str:
-    """What to write at `place` instead of `value`, which is not `what` is expected there."""
+def _fix(place: str, what: str, value: Any, kind: Any) -> str:
+    """What to write at `place` instead of `value`, which is not `what` is expected there, the type `kind`."""
+    if get_origin(kind) is Literal and str(value) not in get_args(kind):
+        return f"{place} is one of {', '.join(map(str, get_args(kind)))}"
     if place and what.startswith("Expected `array") and isinstance(value, str | int):
         return shlex.quote(f"{place}=[{value}]") + ": a list, also of one"
     if place and what.startswith("Expected `str") and isinstance(value, int | float):
@@ -91,23 +117,39 @@ def _fix(place: str, what: str, value: Any) -> str:
         return f"write a number of minutes, hours or days: {place}=90m, 4h or 2d"
     return f"correct {place} in conf/ or on the command line" if place else "correct it in conf/ or on the command line"
 
+
+def _place(value: Any, kind: Any, path: str) -> str:
+    """`path` with the name of the first key that cannot be converted, where msgspec says `[...]`."""
+    before, unknown, after = path.partition("[...]")
+    if not unknown:
+        return path
+    inner = type_at(kind, before)
+    item = get_args(inner)[1] if get_origin(inner) is dict else None
+    for key, content in _value_at(value, before).items() if item is not None else ():
+        try:
+            msgspec.convert(content, item, strict=True, dec_hook=_as_node)
+        except msgspec.ValidationError:
+            return _place(value, kind, f"{before}.{key}{after}")
+    return path
+
 # %% ../../../nbs/core/config.ipynb #1a62d084
 def convert(value: Any, type: Any, path: str = "") -> Any:
     """`value` as `type`, without guessing. Raises `UserError`, which names the place below `path`."""
+    for below, leaf in leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf) and type_at(type, below) is not str:
+            place = f"{path}.{below}".strip(".") or "the configuration"
+            raise UserError(f"{place}: {leaf} is not a finite number", fix="give a number, or null")
     try:
-        for place, leaf in leaves(value, path):
-            if isinstance(leaf, float) and not math.isfinite(leaf):
-                raise UserError(
-                    f"{place or 'the configuration'}: {leaf} is not a finite number", fix="give a number, or null"
-                )
         return msgspec.convert(value, type, strict=True, dec_hook=_as_node)
     except msgspec.ValidationError as e:
         what, _, where = str(e).partition(" - at `$")
-        place = (path + where.rstrip("`")).lstrip(".")
-        given = _value_at(value, where.rstrip("`"))
-        got = "" if "got" in what or given is None else f", got {given!r}"
+        where = _place(value, type, where.rstrip("`"))
+        place, given = (path + where).lstrip("."), _value_at(value, where)
+        said = given is None or isinstance(given, Mapping) or any(word in what for word in ("got", "enum value"))
+        got = "" if said else f", got {given!r}"
         problem = f"{what[0].lower()}{what[1:]}{got}"
-        raise UserError(f"{place or 'the configuration'}: {problem}", fix=_fix(place, what, given)) from e
+        fix = _fix(place, what, given, type_at(type, where))
+        raise UserError(f"{place or 'the configuration'}: {problem}", fix=fix) from e
 
 # %% ../../../nbs/core/config.ipynb #6db4bd6d
 def imported(target: str) -> Any:
@@ -128,16 +170,16 @@ def aliased(value: Any, aliases: Mapping[str, str]) -> Any:
     return [aliased(v, aliases) for v in value] if isinstance(value, list | tuple) else value
 
 # %% ../../../nbs/core/config.ipynb #b5d1f812
-def build(node: Mapping[str, Any], aliases: Mapping[str, str] | None = None, /, **extra: Any) -> Any:
+def build(node: Mapping[str, Any], aliases: Mapping[str, str] | None = None, place: str = "", /, **extra: Any) -> Any:
     """Build what `node` describes: `_target_` names a class, the other keys are its fields, `extra` adds some.
 
-    `aliases` says under which names some packages were imported. Raises `UserError` when the class is not found, a
-    field is unknown or missing, or a value has another type.
+    `aliases` says under which names some packages were imported, `place` where the node is configured. Raises
+    `UserError` when the class is not found, a field is unknown or missing, or a value has another type.
     """
     if aliases:
         node = aliased(node, aliases)
     target = imported(str(node.get("_target_", "")))
-    name = target.__name__
+    name = place or target.__name__
     kinds = get_type_hints(target if issubclass(target, msgspec.Struct) else target.__init__, include_extras=True)
     fields = {k: v for k, v in plain(node).items() if k != "_target_"}
     for key in fields.keys() - kinds.keys():

@@ -140,7 +140,8 @@ def data_files(folder: Path, pattern: str = "**/*") -> list[Path]:
 # %% ../../../nbs/data/files.ipynb #d39c02ab
 def files_at(path: str) -> tuple[Path, list[Path]]:
     """The files that a path means, and the folder they are in. Raises `UserError` when there are none."""
-    place = Path(path) if Path(path).is_absolute() else project_root() / path
+    named = Path(path).expanduser()
+    place = named if named.is_absolute() else project_root() / named
     if place.is_file():
         return place.parent, [place]
     if place.is_dir():

@@ -20,7 +20,7 @@ from ..core.config import Frozen
 from ..core.errors import UserError, nearest
 from .contract import as_kind, column_kind
 from .split import leaks
-from .text import odd_values
+from .text import odd_values, written_with
 
 # %% ../../../nbs/data/inspection.ipynb #9e9dd026
 class Finding(Frozen, frozen=True):
@@ -52,6 +52,9 @@ def sampled(rows: pl.DataFrame, most: int = MOST) -> pl.DataFrame:
     return rows if rows.height <= 2 * most else rows.gather_every(-(-rows.height // most))
 
 # %% ../../../nbs/data/inspection.ipynb #d658d183
+_WRITTEN = "text, because of "  # what would be numbers
+
+
 def reading(column: pl.Series, form: str | None = None) -> tuple[str, str]:
     """The kind as which a column is read, and what that rests on; "" for one that a table cannot hold."""
     try:
@@ -64,6 +67,8 @@ def reading(column: pl.Series, form: str | None = None) -> tuple[str, str]:
     if kind == "string" and column.dtype == pl.String and (odd := odd_values(column)):
         others = column.drop_nulls().n_unique() - len(odd)
         return kind, f"text, because of {', '.join(map(repr, odd))}; its {others:,} other values are numbers"
+    if kind == "string" and column.dtype == pl.String and (what := written_with(column)):
+        return kind, f"{_WRITTEN}{what}"
     return kind, ""
 
 # %% ../../../nbs/data/inspection.ipynb #7627e134
@@ -204,7 +209,10 @@ def _is_text(known: pl.Series) -> bool:
 def remarks(column: pl.Series, kind: str, found: str) -> _Found:
     """What is worth knowing about a column that is kept. `found` is what its kind rests on."""
     findings, known = [], column.drop_nulls()
-    if found and kind == "string":
+    if found.startswith(_WRITTEN) and "other values" not in found:
+        action = "kept as text; to learn from its amounts, read it as numbers in nbs/01_data.ipynb"
+        findings.append(Finding(column.name, "type", found, action))
+    elif found and kind == "string":
         findings.append(
             Finding(column.name, "odd values", found, "kept as text; source.nulls=[…] takes them for missing")
         )

@@ -11,7 +11,7 @@ __all__ = ['RESERVED', 'Contracts', 'CLASSES', 'QUANTILES', 'name_problem', 'ref
 # %% ../../../nbs/data/snapshot.ipynb #9a88de3d
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from ..core.errors import UserError, nearest
 from ..core.runs import newest_artifacts
 from .contract import column_kind, explain, keep, need, refuse
 from .sources import Table, TableSource
-from .text import odd_values
+from .text import odd_values, written_with
 
 # %% ../../../nbs/data/snapshot.ipynb #8b82ed31
 RESERVED = ("predict_at",)
@@ -56,7 +56,9 @@ def selected_columns(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
         need(name, rows.columns, "data.exclude")
     rows = pl.DataFrame([column for column in rows.iter_columns() if column.name not in data.exclude])
     if not data.target:
-        raise UserError("data.target is not set", fix=f"data.target=…, one of {', '.join(rows.columns)}")
+        raise UserError(
+            "data.target is not set", fix=f"name the column to predict in data.target: one of {', '.join(rows.columns)}"
+        )
     refuse_names(rows.columns, data.table)
     if data.key == ("row",) and "row" not in rows.columns:
         rows = rows.with_row_index("row")
@@ -112,6 +114,9 @@ def with_task(data: DataConfig, rows: pl.DataFrame) -> DataConfig:
     return msgspec.structs.replace(data, task=data.task or task_of(rows[data.target]))
 
 # %% ../../../nbs/data/snapshot.ipynb #c1f2870e
+_LARGEST = 1e15
+
+
 def examine_target(target: pl.Series, data: DataConfig) -> None:
     """Raises `UserError` when the values of the target do not suit the task."""
     values, task = target.unique().sort().to_list(), data.task or task_of(target)
@@ -127,17 +132,32 @@ def examine_target(target: pl.Series, data: DataConfig) -> None:
     if task == "regression" and not target.dtype.is_numeric():
         raise UserError(f"'{data.target}' is not a number, it has {shown}", fix="data.task=multiclass")
     if task == "binary" and len(values) > 2:
-        raise UserError(f"'{data.target}' has {shown}", fix="data.task=multiclass, or regression for a quantity")
+        raise UserError(
+            f"'{data.target}' has {shown}", fix="data.task=multiclass (or data.task=regression for a quantity)"
+        )
     if task == "multiclass" and (len(values) > 1000 or (target.dtype.is_float() and (target != target.round()).any())):
         raise UserError(f"'{data.target}' has {shown}", fix="data.task=regression for a quantity")
+    if task == "regression" and (target.cast(pl.Float64).abs() > _LARGEST).any():
+        what = f"'{data.target}' has values beyond ±{_LARGEST:g}, whose squares no model can add up"
+        raise UserError(what, fix="predict it in a larger unit, or its logarithm")
 
 # %% ../../../nbs/data/snapshot.ipynb #99fb1999
+def _without(data: DataConfig, names: Sequence[str]) -> str:
+    """The override that leaves these columns out, too."""
+    return quoted("data.exclude", [*data.exclude, *names])
+
+
+def _as_missing(data: DataConfig, values: Sequence[str]) -> str:
+    """The override that takes these values for missing ones, too."""
+    return quoted("data.source.nulls", [*data.source.get("nulls", ["NA"]), *values])
+
+
 def examine(rows: pl.DataFrame, data: DataConfig, as_of: dt.datetime | None) -> None:
     """Raises `UserError` when nothing could be learned from the rows of `data.table`, or when they are stale."""
     if rows[data.target].null_count() == rows.height:
         raise UserError(f"no row of '{data.table}' has a '{data.target}'", fix="add labelled rows, or set data.target")
-    if empty := ",".join(c for c in rows.columns if rows[c].null_count() == rows.height):
-        raise UserError(f"no row of '{data.table}' has a value in {empty}", fix=f"data.exclude=[{empty}]")
+    if empty := [c for c in rows.columns if rows[c].null_count() == rows.height]:
+        raise UserError(f"no row of '{data.table}' has a value in {', '.join(empty)}", fix=_without(data, empty))
     examine_target(rows[data.target].drop_nulls(), data)
     if data.time and as_of and data.fresh_within_days is not None:
         age = (as_of - rows[data.time].sort()[-1]) / dt.timedelta(days=1)
@@ -171,7 +191,7 @@ def source_of(data: DataConfig) -> TableSource:
     """The source that `data` names. What the contract declares as text stays as a file has it: `01234`, `1.50`."""
     if "_target_" not in data.source:
         raise UserError("data.source does not say what reads the tables", fix="data=table, see conf/data/table.yaml")
-    source: TableSource = build(data.source)
+    source: TableSource = build(data.source, None, "data.source")
     columns = data.contract.get(data.table, TableContract()).columns
     texts = tuple(name for name, column in columns.items() if column.type == "string")
     return msgspec.structs.replace(source, texts=(*source.texts, *texts)) if isinstance(source, Table) else source
@@ -182,7 +202,8 @@ def read(data: DataConfig, as_of: dt.datetime | None) -> dict[str, pl.DataFrame]
     raw = dict(source_of(data).read(as_of))
     if data.table not in raw:
         raise UserError(
-            f"the source has no table '{data.table}'.{nearest(data.table, raw)}", fix=f"data.table={'|'.join(raw)}"
+            f"the source has no table '{data.table}'.{nearest(data.table, raw)}",
+            fix=" or ".join(quoted("data.table", name) for name in raw),
         )
     for name in data.contract:
         if name not in raw:
@@ -255,7 +276,7 @@ def rejected_rows(rejects: pl.DataFrame, read: Mapping[str, int], data: DataConf
 def doubts(rows: pl.DataFrame, data: DataConfig, numbering: Sequence[str] = ()) -> Iterator[str]:
     """What about the columns of `data.table` is probably not meant so."""
     for name in numbering:
-        back = f"data.include=[{name}] makes it a feature, data.key=[{name}] the key"
+        back = f"{quoted('data.include', [name])} makes it a feature, {quoted('data.key', [name])} the key"
         yield f"column '{name}' only numbers the rows and is left out; {back}"
     contract = data.contract.get(data.table, TableContract()).columns
     no = {*data.key, data.time, data.target, *data.known_after, *contract, *(data.include or ())}
@@ -263,13 +284,41 @@ def doubts(rows: pl.DataFrame, data: DataConfig, numbering: Sequence[str] = ()) 
         known = column.drop_nulls()
         if odd := odd_values(known):
             shown = ", ".join(map(repr, odd))
-            fix = f"data.source.nulls=[NA, {shown}] if that is a missing value"
+            fix = f"{_as_missing(data, odd)} if that is a missing value"
             yield f"column '{column.name}' is text because of {shown}; {fix}"
+        elif what := written_with(known):
+            yield f"column '{column.name}' is text because of {what}: {_remedy(what, column.name, data)}"
         elif len(known) >= 30 and known.n_unique() > 0.9 * len(known):
             counts = f"{known.n_unique()} different values in {len(known)} rows"
-            fix = f"data.exclude=[{column.name}] leaves it out"
+            fix = f"{_without(data, [column.name])} leaves it out"
             yield f"text column '{column.name}' has {counts}: nothing can be learned from it; {fix}"
+    yield from _odd_columns(rows, data, no)
     yield from _target_doubts(rows[data.target], data)
+
+# %% ../../../nbs/data/snapshot.ipynb #caa20dfe
+def _remedy(what: str, name: str, data: DataConfig) -> str:
+    if what == "'.'" and data.source.get("decimal") == ",":
+        return "the decimal point is said to be a comma; data.source.decimal=null finds it for each column"
+    if what.startswith("whole"):
+        return f"right for names, not for amounts; {_without(data, [name])} leaves it out"
+    return f"write plain numbers to the file, or take it off where nbs/01_data.ipynb reads it; {_without(data, [name])}"
+
+
+_YEARS = (1700, 2200)  # times outside of these years are probably no times
+
+
+def _odd_columns(rows: pl.DataFrame, data: DataConfig, known: Collection[str | None]) -> Iterator[str]:
+    """Columns that are always the same, and times that stand for none."""
+    for column in rows.iter_columns():
+        if column.name not in known and column.n_unique() == 1 and rows.height > 1:
+            same = f"column '{column.name}' is the same in every row, {column[0]!r}"
+            yield f"{same}: nothing can be learned from it; {_without(data, [column.name])} leaves it out"
+        if column.dtype == pl.Datetime:
+            odd = column.filter((column.dt.year() < _YEARS[0]) | (column.dt.year() > _YEARS[1]))
+            if len(odd):
+                text = f"{odd[0]:%Y-%m-%d}"
+                fix = f"{_as_missing(data, [text])}, written as in the file, if so"
+                yield f"{len(odd)} rows have a '{column.name}' such as {text}: a stand-in for a missing time? {fix}"
 
 # %% ../../../nbs/data/snapshot.ipynb #5274a47a
 def _target_doubts(target: pl.Series, data: DataConfig) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Annotated, Protocol
 import msgspec
 import polars as pl
 
-from ..core.config import Frozen
+from ..core.config import Frozen, NonEmpty
 from ..core.errors import UserError
 from .files import CsvFormat, read_files, reason
 from .text import Decimal
@@ -60,7 +60,7 @@ class Table(Frozen, frozen=True):
     """One table from files (`path`) or a database (`url` and `query`)."""
 
     name: str
-    path: str | None = None
+    path: NonEmpty | None = None
     url: str | None = None
     query: str | None = None
     nulls: tuple[str, ...] = ("NA",)

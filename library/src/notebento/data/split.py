@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from ..core.clock import utc
+from ..core.compose import quoted
 from ..core.config import DataConfig
 from ..core.errors import UserError
 from .snapshot import task_of, time_range
@@ -37,9 +39,9 @@ def time_edges(data: DataConfig, times: pl.Series) -> list[str]:
     return [moment.isoformat() for moment in (min(times[0], *cuts), *cuts, end)]
 
 # %% ../../../nbs/data/split.ipynb #4e67ae5e
-def place_of(rows: pl.DataFrame, key: Sequence[str]) -> pl.Series:
-    """A number in [0, 1) for each row that depends on nothing but its key."""
-    parts = [pl.col(k).cast(pl.String).fill_null("") for k in key]
+def place_of(rows: pl.DataFrame, key: Sequence[str], draw: int = 0) -> pl.Series:
+    """A number in [0, 1) for each row that depends on nothing but its key, and on which `draw` it is."""
+    parts = [*(pl.col(k).cast(pl.String).fill_null("") for k in key), *([pl.lit(str(draw))] if draw else [])]
     texts = rows.select(pl.concat_str(parts, separator="\0")).to_series()
     hashes = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
     return pl.Series("place", [int.from_bytes(h, "big") >> 11 for h in hashes], dtype=pl.Int64) / 2**53
@@ -52,30 +54,60 @@ def split_of(rows: pl.DataFrame, split: Mapping[str, Any], labelled: bool = True
     """The rows of each part, in their order; with `labelled=False` also those whose target is unknown."""
     if labelled:
         rows = rows.filter(pl.col(split["target"]).is_not_null())
-    place = rows[split["by"]] if split["by"] else place_of(rows, split["key"])
+    place = rows[split["by"]] if split["by"] else place_of(rows, split["key"], split.get("draw", 0))
     bounds = {part: [utc(b) if split["by"] else b for b in split[part]] for part in PARTS}
     return {part: rows.filter(place.is_between(low, high, closed="left")) for part, (low, high) in bounds.items()}
 
 # %% ../../../nbs/data/split.ipynb #7871beb3
+_FEW, _DRAWS = 10_000, 100  # of so few rows, a part may by chance have one class only; then it is drawn again
+
+
+def _drawn(data: DataConfig, rows: pl.DataFrame) -> tuple[dict[str, Any], dict[str, pl.DataFrame], str]:
+    """The split, its labelled rows, and a part that has none or one class only: "" where every part will do."""
+    edges = time_edges(data, rows[data.time]) if data.time else share_edges(data)
+    split: dict[str, Any] = {"by": data.time, "key": list(data.group or data.key), "target": data.target}
+    split |= {part: [edges[i], edges[i + 1]] for i, part in enumerate(PARTS)}
+    task = data.task or task_of(rows[data.target])
+    first = None
+    for draw in range(1 if data.time or rows.height > _FEW else _DRAWS):
+        numbered = split | ({"draw": draw} if draw else {})
+        parts = split_of(rows, numbered)
+        lacking = [n for n, p in parts.items() if p[data.target].n_unique() < (1 if task == "regression" else 2)]
+        first = first or (numbered, parts, (*lacking, "")[0])
+        if not lacking:
+            return numbered, parts, ""
+    assert first
+    return first
+
+
 def split_at(data: DataConfig, rows: pl.DataFrame) -> dict[str, Any]:
     """Where the parts begin and end, and how many labelled rows of `rows` each has: what `split.json` holds.
 
     Raises `UserError` when a part is empty, or has one class only.
     """
-    edges = time_edges(data, rows[data.time]) if data.time else share_edges(data)
-    split: dict[str, Any] = {"by": data.time, "key": list(data.group or data.key), "target": data.target}
-    split |= {part: [edges[i], edges[i + 1]] for i, part in enumerate(PARTS)}
-    parts, task = split_of(rows, split), data.task or task_of(rows[data.target])
-    for name, part in parts.items():
-        if part.height and (task == "regression" or part[data.target].n_unique() > 1):
-            continue
+    split, parts, name = _drawn(data, rows)
+    if name:
+        part = parts[name]
         what = f"one class only, {part[data.target][0]!r}" if part.height else "no labelled row"
         raise UserError(
             f"the {name} part has {what}: '{data.table}' from {split[name][0]} to {split[name][1]}"
             + (f"; {time_range(rows[data.time])}" if data.time else ""),
-            fix="set data.as_of, data.validation_months, data.test_months, or the shares",
+            fix=_larger_parts(data, rows),
         )
     return split | {"rows": {name: part.height for name, part in parts.items()}}
+
+
+def _larger_parts(data: DataConfig, rows: pl.DataFrame) -> str:
+    """Shares with which every part will do, as overrides, if there are some."""
+    without = {"validation_months": None, "test_months": None}
+    for share in (0.2, 0.25, 0.3, 0.35):
+        shares = {"validation_share": share, "test_share": share}
+        if not _drawn(msgspec.structs.replace(data, **without, **shares), rows)[2]:
+            changed = (without if data.test_months else {}) | shares
+            return " ".join(quoted(f"data.{name}", value) for name, value in changed.items())
+    if data.time:
+        return "give more rows, or set data.as_of, data.validation_months, data.test_months or the shares"
+    return "give more rows of the rarer class"
 
 # %% ../../../nbs/data/split.ipynb #c7a3af26
 def leaks(
@@ -148,10 +180,10 @@ def refuse_leaks(rows: pl.DataFrame, data: DataConfig, columns: Sequence[str]) -
     task = data.task or task_of(rows[data.target])
     if found := leaks(rows, data.target, columns, task, data.max_leak):
         measure = {"binary": "AUC", "multiclass": "mean recall", "regression": "correlation"}[task]
-        names = ",".join(name for name, _ in found)
+        names = [*data.known_after, *(name for name, _ in found)]
         raise UserError(
             f"'{data.target}' can be read off a single column: "
             + ", ".join(f"{name} ({measure} {strength:.4f})" for name, strength in found),
-            fix=f"data.known_after=[{names}] (or data.exclude) if it is known only afterwards;"
+            fix=f"{quoted('data.known_after', names)} (or data.exclude) if it is known only afterwards;"
             " data.max_leak=1.0 if it is honest",
         )

@@ -8,13 +8,15 @@ __all__ = ['LightGBM', 'FittedLightGBM', 'parse_trees', 'round_down', 'members',
 # %% ../../../nbs/models/lightgbm.ipynb #975a9f2d
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
 import onnx
+from msgspec import Meta
 from onnx import TensorProto, helper, numpy_helper
 
+from ..core.config import Amount, Count, Positive
 from .base import Fitted, Inputs, Rows, Trainer, check_rows, read_facts, write_facts
 from .sizes import least_count, least_in_leaf
 from .vocabulary import Vocabulary, answer_name, with_vocabulary
@@ -23,16 +25,16 @@ from .vocabulary import Vocabulary, answer_name, with_vocabulary
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
-    num_boost_round: int = 2000  # at most
-    early_stopping_round: int = 50  # rounds without a better validation loss before training stops
-    learning_rate: float = 0.05
-    num_leaves: int = 63
-    min_data_in_leaf: int | None = None  # smallest number of rows in a leaf; null: by the number of rows, see `sizes`
-    feature_fraction: float = 0.6  # share of the columns that each tree uses
-    bagging_fraction: float = 0.8  # share of the rows that each tree sees
-    lambda_l2: float = 1.0
-    cat_smooth: float = 20.0  # smoothing of rare categories in categorical splits
-    min_count: int | None = None  # rarer categories count as unknown; null: by the number of rows
+    num_boost_round: Count = 2000  # at most
+    early_stopping_round: Count = 50  # rounds without a better validation loss before training stops
+    learning_rate: Positive = 0.05
+    num_leaves: Annotated[int, Meta(ge=2, le=131_072)] = 63
+    min_data_in_leaf: Count | None = None  # smallest number of rows in a leaf; null: by the number of rows, see `sizes`
+    feature_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.6  # share of the columns that each tree uses
+    bagging_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.8  # share of the rows that each tree sees
+    lambda_l2: Amount = 1.0
+    cat_smooth: Amount = 20.0  # smoothing of rare categories in categorical splits
+    min_count: Count | None = None  # rarer categories count as unknown; null: by the number of rows
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedLightGBM":
         """Grow trees on `train` until `validation` stops improving."""

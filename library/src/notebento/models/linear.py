@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
+from ..core.config import Count, Positive
 from .base import Fitted, Inputs, Rows, Trainer, check_rows, read_facts, write_facts
 from .sizes import least_count
 from .vocabulary import Vocabulary, answer_name, with_vocabulary
@@ -57,9 +58,9 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     simple: ClassVar[bool] = True  # a release must not be worse
 
-    strength: float = 1.0  # of the regularisation
-    iterations: int = 60  # at most, of a logistic regression
-    min_count: int | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
+    strength: Positive = 1.0  # of the regularisation
+    iterations: Count = 60  # at most, of a logistic regression
+    min_count: Count | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
 
     def fit(self, train: Rows, validation: Rows, trainer: Trainer) -> "FittedLinear":
         """Fit on `train`; `validation` is not needed."""

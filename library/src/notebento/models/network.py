@@ -9,18 +9,19 @@ __all__ = ['TableNetwork', 'fit_embeddings', 'FittedNetwork', 'all_outputs', 'An
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import msgspec
 import numpy as np
 import onnx
 import tabm
 import torch
+from msgspec import Meta
 from pytorch_lightning import LightningModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core.config import build
+from ..core.config import Count, Positive, Share, build
 from ..core.errors import UserError
 from notebento.models.base import (
     Fitted,
@@ -43,11 +44,11 @@ from .vocabulary import Vocabulary, answer_name, quiet, with_vocabulary
 class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a network on a table: a project adds its own, and says what `network` and `learner` are."""
 
-    min_count: int | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
-    clip: float = 5.0  # in spreads from the median
+    min_count: Count | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
+    clip: Positive = 5.0  # in spreads from the median
     teacher: dict[str, Any] | None = None  # a model whose predictions are learned in addition to the labels
-    distillation_weight: float = 0.8  # share of the teacher's prediction in the training target
-    distillation_folds: int = 3  # fits of the teacher
+    distillation_weight: Share = 0.8  # share of the teacher's prediction in the training target
+    distillation_folds: Annotated[int, Meta(ge=2, le=1000)] = 3  # fits of the teacher
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
         """Scaled numbers (n, features), flags (n, flags), codes (n, C) below `sizes` -> (n, k, outputs).

@@ -70,7 +70,7 @@ def chosen(declared: StageConfig, config: Config) -> dict[str, Any]:
 # %% ../../../nbs/pipeline/keys.ipynb #222cccb6
 def named_files(name: str) -> list[Path]:
     """The files that `name` stands for: one, those of a folder, or those that match a pattern."""
-    place = project_root() / name
+    place = project_root() / Path(name).expanduser()
     if place.is_dir():
         return sorted(p for p in place.rglob("*") if p.is_file())
     if place.exists() or not any(c in name for c in "*?["):
@@ -81,7 +81,7 @@ def named_files(name: str) -> list[Path]:
 # %% ../../../nbs/pipeline/keys.ipynb #d7de51d5
 def _digests(name: str) -> str:
     """The digest of a file, or of all files of a folder or a pattern."""
-    place, files = project_root() / name, named_files(name)
+    place, files = project_root() / Path(name).expanduser(), named_files(name)
     if files == [place]:
         return _once(place, place.stat().st_mtime_ns) if place.exists() else "absent"
     base = place if place.is_dir() else Path(os.path.commonpath([project_root(), *files]))

@@ -13,7 +13,7 @@ import json
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +123,32 @@ def _names(module: Path) -> Iterator[str]:
 SMALL = 20_000_000  # bytes of a table that may be read once more
 
 
-def check_table(data: DataConfig) -> None:
-    """Raise `UserError` when the table's file is missing, cannot be read, or lacks a column that `data` names."""
+def check_table(data: DataConfig, slices: Sequence[str] = ()) -> None:
+    """Raise `UserError` when the table's file is missing, cannot be read, or lacks a column that is configured.
+
+    `slices` are those of the evaluation, where every feature is a column.
+    """
     if data.source.get("_target_") != "notebento.data.sources.Table":
         return
-    path = build(data.source).path
-    files = [file for file in named_files(path) if file.is_file()] if path else []
-    if path and sum(file.stat().st_size for file in files) <= SMALL:
+    table = build(data.source, None, "data.source")
+    files = [file for file in named_files(table.path) if file.is_file()] if table.path else []
+    if not table.url and sum(file.stat().st_size for file in files) <= SMALL:
         from notebento.data.snapshot import read  # more than a thin import
 
-        read(data, utc(data.as_of) if data.as_of else None)
+        rows = read(data, utc(data.as_of) if data.as_of else None)[data.table]
+        _check_slices(data, rows.columns, {"data.slices": data.slices, "evaluate.slices": slices})
+
+
+def _check_slices(data: DataConfig, columns: Sequence[str], named: Mapping[str, Sequence[str]]) -> None:
+    """Raise `UserError` for a slice that is neither one of `columns` nor a part of the time."""
+    for place, names in named.items():
+        for name in names:
+            if name in ("month", "weekday", "hour") and not data.time and name not in columns:
+                problem = f"{place}: {name!r} is a part of the time, and data.time is not set"
+                raise UserError(problem, fix="set data.time, or name columns only")
+            if name not in (*columns, "month", "weekday", "hour"):
+                problem = f"{place}: {name!r} is not a column.{nearest(name, columns)}"
+                raise UserError(problem, fix=f"name some of {', '.join(columns)}")
 
 # %% ../../../nbs/pipeline/preflight.ipynb #fafdc633
 def check_store(store: StoreConfig) -> None:
@@ -153,6 +169,7 @@ def refuse_visible_mistakes(run: Run, stages: Iterable[str]) -> None:
         for target in targets(groups):
             check_target(run.project, target)
         if "data" in groups and not declared.inputs:
-            check_table(run.config.data)
+            plain_table = run.config.features.get("_target_") == "notebento.features.schema.Columns"
+            check_table(run.config.data, run.config.evaluate.slices if plain_table else ())
         if "store" in groups:
             check_store(run.config.store)
