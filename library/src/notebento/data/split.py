@@ -58,7 +58,7 @@ def split_of(rows: pl.DataFrame, split: Mapping[str, Any], labelled: bool = True
     bounds = {part: [utc(b) if split["by"] else b for b in split[part]] for part in PARTS}
     return {part: rows.filter(place.is_between(low, high, closed="left")) for part, (low, high) in bounds.items()}
 
-# %% ../../../nbs/data/split.ipynb #7871beb3
+# %% ../../../nbs/data/split.ipynb #349b1571
 _FEW, _DRAWS = 10_000, 100  # of so few rows, a part may by chance have one class only; then it is drawn again
 
 
@@ -79,7 +79,20 @@ def _drawn(data: DataConfig, rows: pl.DataFrame) -> tuple[dict[str, Any], dict[s
     assert first
     return first
 
+# %% ../../../nbs/data/split.ipynb #ff5aba35
+def _larger_parts(data: DataConfig, rows: pl.DataFrame) -> str:
+    """Shares with which every part will do, as overrides, if there are some."""
+    without = {"validation_months": None, "test_months": None}
+    for share in (0.2, 0.25, 0.3, 0.35):
+        shares = {"validation_share": share, "test_share": share}
+        if not _drawn(msgspec.structs.replace(data, **without, **shares), rows)[2]:
+            changed = (without if data.test_months else {}) | shares
+            return " ".join(quoted(f"data.{name}", value) for name, value in changed.items())
+    if data.time:
+        return "give more rows, or set data.as_of, data.validation_months, data.test_months or the shares"
+    return "give more rows of the rarer class"
 
+# %% ../../../nbs/data/split.ipynb #044b54cf
 def split_at(data: DataConfig, rows: pl.DataFrame) -> dict[str, Any]:
     """Where the parts begin and end, and how many labelled rows of `rows` each has: what `split.json` holds.
 
@@ -95,19 +108,6 @@ def split_at(data: DataConfig, rows: pl.DataFrame) -> dict[str, Any]:
             fix=_larger_parts(data, rows),
         )
     return split | {"rows": {name: part.height for name, part in parts.items()}}
-
-
-def _larger_parts(data: DataConfig, rows: pl.DataFrame) -> str:
-    """Shares with which every part will do, as overrides, if there are some."""
-    without = {"validation_months": None, "test_months": None}
-    for share in (0.2, 0.25, 0.3, 0.35):
-        shares = {"validation_share": share, "test_share": share}
-        if not _drawn(msgspec.structs.replace(data, **without, **shares), rows)[2]:
-            changed = (without if data.test_months else {}) | shares
-            return " ".join(quoted(f"data.{name}", value) for name, value in changed.items())
-    if data.time:
-        return "give more rows, or set data.as_of, data.validation_months, data.test_months or the shares"
-    return "give more rows of the rarer class"
 
 # %% ../../../nbs/data/split.ipynb #c7a3af26
 def leaks(

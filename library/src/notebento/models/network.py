@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import tabm
 import torch
-from msgspec import Meta
 from pytorch_lightning import LightningModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ class TableNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     clip: Positive = 5.0  # in spreads from the median
     teacher: dict[str, Any] | None = None  # a model whose predictions are learned in addition to the labels
     distillation_weight: Share = 0.8  # share of the teacher's prediction in the training target
-    distillation_folds: Annotated[int, Meta(ge=2, le=1000)] = 3  # fits of the teacher
+    distillation_folds: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 3  # fits of the teacher
 
     def network(self, features: int, flags: int, sizes: Sequence[int], outputs: int) -> nn.Module:
         """Scaled numbers (n, features), flags (n, flags), codes (n, C) below `sizes` -> (n, k, outputs).
