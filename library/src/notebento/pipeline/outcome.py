@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['json_artifact', 'results', 'Check', 'GateResult', 'gate_result', 'as_model', 'Advice', 'advised', 'Release',
            'release', 'ranked', 'standing_of_ours', 'ModelMetric', 'ours_named', 'Headline', 'headline_table', 'Part',
-           'parts_of_data', 'about_data', 'cautions']
+           'parts_of_data', 'read_from', 'about_data', 'cautions']
 
 # %% ../../../nbs/pipeline/outcome.ipynb #5457b7be
 from collections.abc import Iterator, Mapping
@@ -274,14 +274,24 @@ def _days(bounds: Any) -> list[str]:
     return [day[:10] for day in bounds] if isinstance(bounds, list) and all(isinstance(b, str) for b in bounds) else []
 
 # %% ../../../nbs/pipeline/outcome.ipynb #ebe9910e
-def about_data(manifest: Manifest) -> str:
+def read_from(source: dict[str, Any]) -> str:
+    """What the tables are read from, in words: a file by its name, anything else by its class and what it was given."""
+    if path := source.get("path"):
+        return Path(str(path)).name
+    given = [f"{name} {value}" for name, value in source.items() if value is not None and name != "_target_"]
+    return ", ".join([str(source.get("_target_", "?")), *given])
+
+
+def about_data(manifest: Manifest, run_dir: Path) -> str:
     """What the model learns from, and what it predicts, in a sentence."""
     data = _object(manifest.config.get("data"))
-    source = _object(data.get("source"))
-    where = ", ".join(f"{k.removeprefix('_target_') or 'from'} {v}" for k, v in source.items() if v is not None)
+    if not (source := _object(data.get("source"))):
+        return ""
+    rows = sum(part.rows or 0 for part in parts_of_data(manifest, run_dir))
     table = f"The table {data['table']}" if data.get("table") else "The data"
+    many = f", {rows:,} rows" if rows else ""
     what = f"; predicts {data['target']}" if data.get("target") else ""
-    return f"{table} {where}, as of {data.get('as_of') or 'its newest row'}{what}." if source else ""
+    return f"{table} from {read_from(source)}{many}, as of {data.get('as_of') or 'its newest row'}{what}."
 
 # %% ../../../nbs/pipeline/outcome.ipynb #5d84521a
 def cautions(manifest: Manifest, run_dir: Path) -> Iterator[str]:

@@ -34,7 +34,7 @@ def first_screen(manifest: Manifest, run_dir: Path) -> Html:
         cautions=list(outcome.cautions(manifest, run_dir)),
         headline=outcome.headline_table(manifest, run_dir),
         parts_of_data=outcome.parts_of_data(manifest, run_dir),
-        about=outcome.about_data(manifest),
+        about=outcome.about_data(manifest, run_dir),
     )
 
 # %% ../../../nbs/pipeline/report.ipynb #08bfef27

@@ -162,6 +162,13 @@ def _refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
     if differs := champion.difference(new):
         raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=_OWN_NAME)
 
+# %% ../../../nbs/registry/registry.ipynb #ea619f8c
+def _nothing_registered(versions: "Versions", command: str) -> UserError:
+    """The error for an empty ledger. It proposes `command` for the ledgers that have versions."""
+    others = other_ledgers(versions, command)
+    fix = f"notebento run; there are versions elsewhere: {others}" if others else "notebento run"
+    return UserError(f"nothing is registered in the ledger {versions.ledger.name} yet", fix=fix)
+
 # %% ../../../nbs/registry/registry.ipynb #06f025d8
 def other_ledgers(versions: "Versions", command: str) -> str:
     """In words: `command` for the other ledgers here that have versions, the one with the newest version first."""
@@ -198,14 +205,9 @@ class Versions:
         return [read_version(self.store, row.version) for row in self.history() if row.action == "register"]
 
     def version(self, name: str, command: str = "models list") -> Version:
-        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several.
-
-        The error proposes `command` for the ledgers that have versions.
-        """
+        """The version called `name`, or whose name begins so. Raises `UserError` when there is none, or several."""
         if not (history := self.history()):
-            others = other_ledgers(self, command)
-            fix = f"notebento run; there are versions elsewhere: {others}" if others else "notebento run"
-            raise UserError(f"nothing is registered in the ledger {self.ledger.name} yet", fix=fix)
+            raise _nothing_registered(self, command)
         return read_version(self.store, find_version(name, history))
 
     def champion(self) -> str:
