@@ -141,8 +141,8 @@ def server(home: Path, serve: ServeConfig, bento: Path | None = None) -> tuple[l
             folders = [str(Path(package).parent), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     listen = ["--host", address_of(serve.host), "--port", str(serve.port)]
-    program = [sys.executable, "-P", launch.__file__, "serve"]  # by its path: a bento brings its own library
-    return [*program, target, *options, *listen], environment
+    program = "import runpy, sys; runpy.run_path(sys.argv.pop(1))['bentoml']()"  # by path: a bento has its own library
+    return [sys.executable, "-c", program, launch.__file__, "serve", target, *options, *listen], environment
 
 # %% ../../../nbs/serving/deploy.ipynb #49ff061c
 def serve_forever(home: Path, serve: ServeConfig) -> NoReturn:
