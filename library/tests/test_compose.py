@@ -1,17 +1,21 @@
 """Composition from files and overrides: alike everywhere, nothing but what was asked, and every mistake is named."""
 
+import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, here
 
+import notebento
 from notebento.core.compose import compose, field_types, quoted
 from notebento.core.config import plain
 from notebento.core.errors import UserError
@@ -132,6 +136,26 @@ def test_a_field_of_a_class_has_its_limits_and_nothing_heavy_is_imported(toy: To
     assert compose(["model=linear", "model.strength=2", "model.min_count=3"]).model["strength"] == 2
     assert {"clip", "teacher"} <= field_types("notebento.models.network.TableNetwork").keys()
     assert field_types("nowhere.Nothing") == {}
+
+
+def test_every_override_that_the_library_proposes_can_be_pasted(toy: Toy) -> None:
+    """Those that are written out in a module; see test_data.py for those that are made of values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    said = []
+    for module in Path(notebento.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "fix" and isinstance(node.value, ast.Constant):
+                said.append(str(node.value.value))
+    words = [w.strip("()") for text in said if re.search(r"\w\.\w+=", text) for w in shlex.split(text)]
+    pasted = [
+        w for w in words if re.match(r"(data|evaluate|model|project|serve|store|trainer|tune)[.=]", w) and "=" in w
+    ]
+    assert len(pasted) > 15
+    for word in pasted:
+        if "…" not in word:
+            value = OverridesParser.create().parse_override(word).value()
+            assert not str(value).endswith((",", ";", ":")), word
 
 
 def test_a_mapping_takes_new_keys(toy: Toy) -> None:

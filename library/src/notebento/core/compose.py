@@ -328,7 +328,7 @@ def _named(config: Config) -> Config:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UserError(
             f"project.name is {name!r}: a project has a name of letters, digits, '_', '.' and '-'",
-            fix="project.name=customers; its ledger, feature store and journal are named after it",
+            fix="project.name=customers (its ledger, feature store and journal are named after it)",
         )
     registry = msgspec.structs.replace(config.registry, ledger=config.registry.ledger or name)
     store = msgspec.structs.replace(config.store, name=config.store.name or name)

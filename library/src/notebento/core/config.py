@@ -110,9 +110,9 @@ def _fix(place: str, what: str, value: Any, kind: Any) -> str:
     if get_origin(kind) is Literal and str(value) not in get_args(kind):
         return f"{place} is one of {', '.join(map(str, get_args(kind)))}"
     if place and what.startswith("Expected `array") and isinstance(value, str | int):
-        return shlex.quote(f"{place}=[{value}]") + ": a list, also of one"
+        return shlex.quote(f"{place}=[{value}]") + " (a list, also of one)"
     if place and what.startswith("Expected `str") and isinstance(value, int | float):
-        return shlex.quote(f'{place}="{str(value).lower()}"') + ": quotes make it a text"
+        return shlex.quote(f'{place}="{str(value).lower()}"') + " (quotes make it a text)"
     if "regex" in what:  # of a Duration
         return f"write a number of minutes, hours or days: {place}=90m, 4h or 2d"
     return f"correct {place} in conf/ or on the command line" if place else "correct it in conf/ or on the command line"

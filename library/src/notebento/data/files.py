@@ -60,11 +60,11 @@ def decoded(file: Path, encoding: str | None = None) -> bytes:
         line = raw.count(b"\n", 0, e.start) + 1
         problem = f"{file} is not {(encoding or 'utf-8').upper()}: line {line} has the byte {raw[e.start]:#x}"
         raise UserError(
-            problem, fix="data.source.encoding=cp1252, latin-1 or whatever it is; or save it as UTF-8"
+            problem, fix="data.source.encoding=cp1252 (or latin-1, or whatever it is), or save it as UTF-8"
         ) from e
     if b"\0" in raw[:1000]:
         raise UserError(
-            f"{file} is not UTF-8: it has null bytes", fix="data.source.encoding=utf-16-le, or save it as UTF-8"
+            f"{file} is not UTF-8: it has null bytes", fix="data.source.encoding=utf-16-le (or save it as UTF-8)"
         )
     return raw.removeprefix(codecs.BOM_UTF8)
 

@@ -222,7 +222,7 @@ def local(frame: pl.DataFrame, time: str, zone: str) -> pl.Series:
         return (frame[time] if aware else frame[time].dt.replace_time_zone("UTC")).dt.convert_time_zone(zone)
     except pl.exceptions.ComputeError as e:
         raise UserError(
-            f"evaluate.zone: {zone!r} is not a time zone", fix="evaluate.zone=UTC, or America/New_York"
+            f"evaluate.zone: {zone!r} is not a time zone", fix="evaluate.zone=UTC (or America/New_York)"
         ) from e
 
 # %% ../../../nbs/evaluation/bootstrap.ipynb #9f81ee3c

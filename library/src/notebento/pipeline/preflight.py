@@ -157,7 +157,9 @@ def check_store(store: StoreConfig) -> None:
     if store.backend == "redis" and scheme not in ("redis", "rediss", "unix"):
         raise UserError(f"store.url: {store.url!r} is not a Redis URL", fix="store.url=redis://127.0.0.1:6379/0")
     if store.backend == "sqlite" and colon:
-        raise UserError(f"store.url: {store.url!r} is not a path, which SQLite takes", fix="store=redis, or a path")
+        raise UserError(
+            f"store.url: {store.url!r} is not a path, which SQLite takes", fix="name a path, or store=redis"
+        )
 
 # %% ../../../nbs/pipeline/preflight.ipynb #20e1267e
 def refuse_visible_mistakes(run: Run, stages: Iterable[str]) -> None:

@@ -69,7 +69,7 @@ def address_of(host: str) -> str:
     except (OSError, UnicodeError) as e:
         raise UserError(
             f"serve.host: {host!r} is not an address of this machine",
-            fix="serve.host=127.0.0.1, or 0.0.0.0 to accept connections from anywhere",
+            fix="serve.host=127.0.0.1 (or 0.0.0.0 to accept connections from anywhere)",
         ) from e
     return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
 

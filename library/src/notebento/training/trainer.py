@@ -61,7 +61,7 @@ def accelerator(settings: TrainerConfig) -> Literal["cpu", "gpu"]:
     if settings.accelerator == "gpu" and gpus < settings.devices:
         raise UserError(
             f"trainer.accelerator=gpu, trainer.devices={settings.devices}, and torch {torch.__version__} sees {gpus}",
-            fix="trainer.accelerator=auto, or install a CUDA build of torch and a driver",
+            fix="trainer.accelerator=auto (or install a CUDA build of torch and a driver)",
         )
     return "gpu" if settings.accelerator != "cpu" and gpus >= settings.devices else "cpu"
 
@@ -136,7 +136,9 @@ def compiled(module: torch.nn.Module, wanted: bool) -> Iterator[None]:
         yield
     except Exception as e:
         if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UserError(f"torch.compile failed: {e}", fix="trainer.compile=false, or install a C++ compiler") from e
+            raise UserError(
+                f"torch.compile failed: {e}", fix="trainer.compile=false (or install a C++ compiler)"
+            ) from e
         raise
     finally:
         for part in parts:

@@ -38,7 +38,9 @@ from .trainer import LightningTrainer
 def check_space(space: Mapping[str, RangeConfig], model: Mapping[str, Any], trainer: TrainerConfig) -> None:
     """Raises `UserError` when a key is not a field of `model` or `trainer`, or its range is not valid for it."""
     if not space:
-        raise UserError("tune.space is empty: nothing to search", fix="tune.space={model.lr: {low: 0.001, high: 0.01}}")
+        raise UserError(
+            "tune.space is empty: nothing to search", fix="'tune.space={model.lr: {low: 0.001, high: 0.01}}'"
+        )
     known = tunable(model)
     for key, wanted in space.items():
         if key not in known:
@@ -120,7 +122,7 @@ def open_study(name: str, tune: TuneConfig, folder: Path) -> optuna.Study:
         study = optuna.create_study(study_name=name, storage=url, load_if_exists=True, pruner=pruner)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as e:
         raise UserError(
-            f"tune.storage {url!r} cannot be opened: {e}", fix="tune.storage=null, or correct the URL"
+            f"tune.storage {url!r} cannot be opened: {e}", fix="correct the URL, or tune.storage=null"
         ) from e
     if not tune.storage:
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
