@@ -27,11 +27,11 @@ AsOf = Annotated[str, typer.Option(help="A time, ISO 8601.", metavar="TIME")]
 def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJson = False) -> None:
     """Every feature: what it says, in which unit, from which table, what is normal, and what it is worth."""
     from notebento.core.artifacts import save_text
-    from notebento.evaluation.ablation import PARTS
+    from notebento.evaluation.ablation import ROW_ARTIFACTS
     from notebento.registry import catalogue
 
     config, subject = compose(overrides or []), _subject(overrides)
-    run_dir = newest_run(subject, PARTS)
+    run_dir = newest_run(subject, ROW_ARTIFACTS)
     found = catalogue.gather(config, run_dir)
     if html:
         title = f"Features of {config.project.name}"
@@ -42,7 +42,7 @@ def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJ
         out.print(feature_table(found.entries))
     if not as_json:
         _print_source(found.about if run_dir else f"{found.about} No run of {subject} has training rows yet.")
-        _print_source(elsewhere(subject, "features list", PARTS))
+        _print_source(elsewhere(subject, "features list", ROW_ARTIFACTS))
 
 
 def feature_table(entries: Iterable[Any]) -> Table:
@@ -353,12 +353,12 @@ def _subject(overrides: list[str] | None) -> Subject:
 
 def _run_with_rows(overrides: list[str] | None, command: str) -> Path:
     """The newest run of the same project and experiment that has training rows."""
-    from notebento.evaluation.ablation import PARTS
+    from notebento.evaluation.ablation import ROW_ARTIFACTS
 
     subject = _subject(overrides)
-    if run_dir := newest_run(subject, PARTS):
+    if run_dir := newest_run(subject, ROW_ARTIFACTS):
         return run_dir
-    fix = "; ".join(filter(None, ["notebento run", elsewhere(subject, command, PARTS)]))
+    fix = "; ".join(filter(None, ["notebento run", elsewhere(subject, command, ROW_ARTIFACTS)]))
     raise UserError(f"no run of {subject} has training rows yet", fix=fix)
 
 

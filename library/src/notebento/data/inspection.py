@@ -18,7 +18,7 @@ import polars as pl
 
 from ..core.config import Frozen
 from ..core.errors import UserError, nearest
-from .contract import as_kind, column_kind, listed
+from .contract import as_kind, column_kind, column_list
 from .split import leaks
 from .text import odd_values, written_with
 
@@ -312,7 +312,7 @@ def _present(rows: pl.DataFrame, option: str, names: Iterable[str]) -> tuple[str
     for name in names:
         if name not in rows.columns:
             problem = f"--{option}: the table has no column '{name}'.{nearest(name, rows.columns)}"
-            raise UserError(problem, fix=f"there are: {listed(rows.columns)}")
+            raise UserError(problem, fix=f"there are: {column_list(rows.columns)}")
     return tuple(names)
 
 

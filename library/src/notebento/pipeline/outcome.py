@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['json_artifact', 'results', 'Check', 'GateResult', 'gate_result', 'as_model', 'Advice', 'advised', 'Release',
-           'release', 'ranked', 'standing_of_ours', 'ModelMetric', 'ours_named', 'Headline', 'headline_table', 'Part',
-           'parts_of_data', 'read_from', 'about_data', 'cautions']
+           'release', 'ranked', 'standing_of_ours', 'ModelMetric', 'ours_named', 'Headline', 'headline_table',
+           'DataPart', 'parts_of_data', 'read_from', 'about_data', 'cautions']
 
 # %% ../../../nbs/pipeline/outcome.ipynb #5457b7be
 from collections.abc import Iterator, Mapping
@@ -252,7 +252,7 @@ def _derived(
     }
 
 # %% ../../../nbs/pipeline/outcome.ipynb #bfbb960e
-class Part(msgspec.Struct):
+class DataPart(msgspec.Struct):
     """A part of the data."""
 
     name: str
@@ -261,12 +261,12 @@ class Part(msgspec.Struct):
     end: str = ""  # the first day that is not in it
 
 # %% ../../../nbs/pipeline/outcome.ipynb #0e703590
-def parts_of_data(manifest: Manifest, run_dir: Path) -> list[Part]:
+def parts_of_data(manifest: Manifest, run_dir: Path) -> list[DataPart]:
     """How the rows were split, if a stage wrote `split.json`."""
     split = _object(json_artifact(manifest, run_dir, "split.json"))
     rows = _object(split.get("rows"))
     names = [name for name in ("train", "validation", "test") if name in rows]
-    return [Part(name, rows[name], *_days(split.get(name))) for name in names]
+    return [DataPart(name, rows[name], *_days(split.get(name))) for name in names]
 
 
 def _days(bounds: Any) -> list[str]:
