@@ -480,7 +480,8 @@ def test_the_features_of_no_record_are_not_looked_up(trams: Trams) -> None:
 
 
 def test_what_rests_on_a_run_says_which_and_where_others_are(trams: Trams) -> None:
-    assert "training rows of run lab." in trams("features", "list").err  # the newest
+    assert trams.process("run", "--into=lab").status == 0  # the newest now
+    assert "training rows of run lab." in trams("features", "list").err
     for command in ("list", "validate", "ablation"):
         answer = trams("features", command, "project.name=other")
         assert "No run of other has training rows yet".lower() in answer.err.lower()
