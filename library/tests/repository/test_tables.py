@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = notebento(folder / "runs", "run", *overrides(folder, name), *options, *QUICK)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"notebento serve {' '.join(overrides(folder, name))}" in done.stdout
-        assert "column 'column_1' only numbers the rows and is left out; data.include=[column_1]" in done.stdout
+        assert "column 'column_1' only numbers the rows and is left out; 'data.include=[column_1]'" in done.stdout
     return folder
 
 
