@@ -297,5 +297,5 @@ def test_what_was_concluded_is_said_and_written_down(new: New) -> None:
 def test_every_path_of_the_template_is_plain(new: New) -> None:
     new(customers())
     for path in (p for p in new.project.rglob("*") if p.is_file() and ".git" not in p.parts):
-        assert path.suffix in (".whl", ".parquet", ".csv") or "«" not in path.read_text() + path.name, path
+        assert path.suffix in (".whl", ".parquet", ".csv", ".pyc") or "«" not in path.read_text() + path.name, path
     json.loads((new.project / "nbs/01_data.ipynb").read_text())

@@ -39,6 +39,8 @@ def list_features(overrides: Overrides = None, html: AsPage = None, as_json: AsJ
     if as_json:
         print_json(found)
     elif not html:
+        if not out.is_terminal:  # whoever reads a pipe searches for whole names
+            out.width = max(out.width, 240)
         out.print(feature_table(found.entries))
     if not as_json:
         _print_source(found.about if run_dir else f"{found.about} No run of {subject} has training rows yet.")

@@ -57,7 +57,9 @@ def options(
 @app.command()
 def run(
     overrides: Overrides = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Stages at once; 0: one for every `threads` cores.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, help="Stages at once; 0: one for every `threads` cores.")
+    ] = 0,
     plan: Annotated[bool, typer.Option("--plan", "--dry-run", help="Only say what would run, and why.")] = False,
     force: Annotated[
         list[str] | None, typer.Option(help="Run this stage although it is cached.", metavar="STAGE")

@@ -95,7 +95,8 @@ def options_in_fixes() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        fix = re.sub(r"data\.formats=\{(.+?): '(.+?)'\}", r"--format '\1=\2'", e.fix)
+        fix = re.sub(r"'data\.formats=\{(.+?):\"(.+?)\"\}'", r"--format '\1=\2'", e.fix)
+        fix = re.sub(r"'data\.source\.(separator|decimal|encoding)=\"?(.+?)\"?'", r"--\1 '\2'", fix)
         fix = re.sub(r"data\.source\.(separator|decimal|encoding)=", r"--\1 ", fix)
         fix = re.sub(r"data\.source\.path=\S+|data\.source\.path", "--data", fix)
         fix = re.sub(r"data\.(target|key|time|task)=", r"--\1 ", fix)
