@@ -87,8 +87,8 @@ def test_what_the_notebooks_export_is_in_src(tmp_path: Path) -> None:
 
 
 def test_a_new_project_passes_the_linter(project: Project) -> None:
-    project.run("ruff", "check", "--no-cache")
-    project.run("ruff", "format", "--check", "--no-cache")
+    project.run(sys.executable, "-m", "ruff", "check", "--no-cache")
+    project.run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache")
 
 
 @pytest.mark.process
