@@ -221,7 +221,7 @@ def lab(
     from notebento.pipeline.history import find_run
 
     if library and (stage or run):
-        raise UserError("the library's notebooks are no stages of a run", fix="notebento lab --library")
+        raise UserError("the library's notebooks are not stages of a run", fix="notebento lab --library")
     notebook, environment = "index.ipynb", {"JUPYTER_CONFIG_PATH": _jupyter_settings()}
     if run:
         environment["NOTEBENTO_RUN"] = find_run(run).name

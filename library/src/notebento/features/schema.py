@@ -198,7 +198,7 @@ def _by_events(views: Iterable[View]) -> dict[Events, list[View]]:
 def derive(derived: Mapping[str, pl.Expr], frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
     """`frame` with the features `names` of `derived`, as many at a time as do not need each other."""
     together: dict[str, pl.Expr] = {}
-    for name in names:  # a column may be called `self`, so they are no keyword arguments
+    for name in names:  # a column may be called `self`, so they are not passed as keyword arguments
         if together.keys() & derived[name].meta.root_names():
             frame, together = frame.with_columns(together.values()), {}
         together[name] = derived[name].alias(name)

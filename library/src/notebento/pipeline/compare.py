@@ -181,7 +181,7 @@ class Comparison(msgspec.Struct):
     config: list[Change]
     packages: list[str]
     tables: list[TableChange]
-    artifacts: list[str]  # what else differs, and is no table
+    artifacts: list[str]  # other artifacts that differ, which are not tables
     metrics: list[Change]  # by part of the data, of our own model
     notes: list[str]  # what could not be compared
 

@@ -263,7 +263,7 @@ def reasons(run: Run, stage: str, now: Parts) -> list[str]:
     if stage in run.options.force:
         return ["--force"]
     if None in declared.files:
-        return ["it reads what is no file, so it runs every time"]
+        return ["it reads something that is not a file, so it runs every time"]
     if run.damaged.get(stage):
         return [f"damaged in the cache: {', '.join(run.damaged[stage])}"]
     if run.cache.find(stage, now.key):

@@ -158,6 +158,6 @@ def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Cal
     looked_up = len(schema["request"]) < len(schema["numeric"]) + len(schema["categorical"])
     commands = [*(["features materialize"] if looked_up else []), "serve", "models list"]
     lines = [*(" ".join(["notebento", c, *same]) for c in commands), "notebento lab"]
-    say(escape("next: " + "   ·   ".join(lines)))  # data.key=[id] is no markup
+    say(escape("next: " + "   ·   ".join(lines)))  # data.key=[id] is not markup
     if not shutil.which("notebento"):
-        say(f"where `notebento` is no command: source {os.path.relpath(Path(sys.executable).with_name('activate'))}")
+        say(f"without `notebento` on the path: source {os.path.relpath(Path(sys.executable).with_name('activate'))}")
