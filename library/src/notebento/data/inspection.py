@@ -397,7 +397,7 @@ def inspect_table(
     group: Sequence[str] | None = None,
     formats: dict[str, str] | None = None,
 ) -> Inspection:
-    """Look at a table and conclude what can be concluded. Given values are used as they are; "none" stands for no time, no group.
+    """Look at a table and conclude what it is. Given values are used as they are; "none": no time, no group.
 
     `formats` says how columns write their times, where the values do not tell.
     """
