@@ -26,7 +26,7 @@ from ..core.compose import compose, project_root, runs_folder, stage_config
 from ..core.config import Config, StageConfig, plain
 from ..core.errors import UserError, nearest
 from ..core.overview import NEVER_RAN
-from ..core.runs import PastRun, past_runs, subject_of
+from ..core.runs import PastRun, past_runs, stamp, subject_of
 from ..core.stage import ancestors, inputs_of, needs, recorded_config
 from .cache import Cache, Record
 from .code import LIBRARY, Module, Project, export_outdated, sources
@@ -195,10 +195,9 @@ def named_folder(name: str) -> str:
 
 # %% ../../../nbs/pipeline/plan.ipynb #c9c88ef2
 def new_run_id() -> str:
-    """A name that sorts by time, to sixteen microseconds, and that no other run here has."""
+    """A name that sorts by time, and that no other run here has."""
     while True:
-        now = datetime.now(UTC)
-        name = f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 2**16 // 10**6:04x}"
+        name = stamp(datetime.now(UTC))
         if not (runs_folder() / name).exists():
             return name
 
