@@ -31,7 +31,7 @@ from ..registry.registry import Lineage, Registry
 from . import launch
 from .example import curl, example_of
 from .lookup import STORE_URL, store_config
-from .service import ENVIRONMENT, Deployment, feature_maker
+from .service import ENVIRONMENT, Deployment, as_typed, feature_maker
 
 # %% ../../../nbs/serving/deploy.ipynb #edc3fda5
 def deploy(
@@ -155,6 +155,6 @@ def serve_forever(home: Path, serve: ServeConfig) -> NoReturn:
 def first_request(home: Path, serve: ServeConfig) -> str:
     """A command that asks the server of the deployment in `home` for a record that it answers completely."""
     deployment = Deployment.read(home / "deployment.json")
-    example = msgspec.to_builtins(example_of(deployment))
+    example = as_typed(example_of(deployment))
     save(home / "deployment.json", msgspec.structs.replace(deployment, example=example))
     return curl(serve.host, serve.port, example)

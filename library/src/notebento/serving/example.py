@@ -60,7 +60,7 @@ def _answered(online: ReadOnlyStore, records: list[dict[str, Any]], schema: Sign
 
 # %% ../../../nbs/serving/example.ipynb #fb165e83
 def curl(host: str, port: int, record: Mapping[str, Any]) -> str:
-    """The command that asks a server on `host` and `port` for one record."""
+    """The command that asks a server on `host` and `port` for one record, typed as JSON."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    body = shlex.quote(json.dumps({"records": [msgspec.to_builtins(record)]}, ensure_ascii=False))
+    body = shlex.quote(json.dumps({"records": [record]}, ensure_ascii=False))
     return f"curl -s http://{name}:{port}/predict -H 'Content-Type: application/json' -d {body}"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'app', 'SIZES', 'ENVIRONMENT', 'BUCKETS', 'BENTOML_METRICS', 'Deployment', 'feature_maker',
-           'sent_records', 'load_version', 'refuse_format', 'decompressed', 'read_body', 'reply', 'predict', 'ingest',
-           'api_document', 'docs_page', 'ServiceMetrics', 'Loading', 'PredictionService', 'Service']
+           'sent_records', 'as_typed', 'load_version', 'refuse_format', 'decompressed', 'read_body', 'reply', 'predict',
+           'ingest', 'api_document', 'docs_page', 'ServiceMetrics', 'Loading', 'PredictionService', 'Service']
 
 # %% ../../../nbs/serving/service.ipynb #d5e81c41
 import asyncio
@@ -75,6 +75,12 @@ def sent_records(examples: pl.DataFrame, schema: Signature) -> list[dict[str, An
     sent = examples.select(name for name in examples.columns if name in schema.record)
     return [{name: value for name, value in row.items() if value is not None} for row in sent.to_dicts()]
 
+# %% ../../../nbs/serving/service.ipynb #7a1e0c01
+def as_typed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`record` as one types it in JSON: times as text, whole numbers without a fraction."""
+    plain = msgspec.to_builtins(record).items()
+    return {name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in plain}
+
 # %% ../../../nbs/serving/service.ipynb #b3450036
 def load_version(deployment: Deployment) -> Responder:
     """The version of `deployment`. Raises `NotebentoError` unless it answers its golden predictions."""
@@ -89,7 +95,7 @@ def load_version(deployment: Deployment) -> Responder:
         store_config(deployment.store),
         serve.threshold,
         expectations(views, deployment.contract, load(bundle / "reference.json")) if views else None,
-        deployment.example or msgspec.to_builtins(sent_records(examples, graph.schema)[0]),
+        deployment.example or as_typed(sent_records(examples, graph.schema)[0]),
     )
     check_golden(responder, load(bundle / "golden.json"), examples)
     return responder
