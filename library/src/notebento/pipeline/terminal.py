@@ -146,18 +146,16 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
         for tracker, command in ({} if record.cached else logs_of(run_dir, stage, record)).items():
             say(escape(f"{tracker}'s log of {stage}: {command}"))
     if "version.json" in artifacts:
-        _say_next(load(artifacts["version.json"])["version"], manifest, load(artifacts["model"] / "schema.json"), say)
+        _say_next(load(artifacts["version.json"])["version"], manifest, say)
 
 # %% ../../../nbs/pipeline/terminal.ipynb #e1e3821f
-def _say_next(version: str, manifest: Manifest, schema: dict[str, Any], say: Callable[[str], None]) -> None:
+def _say_next(version: str, manifest: Manifest, say: Callable[[str], None]) -> None:
     config: Config = convert(manifest.config, Config)
     same = leading(manifest.overrides)
     registry = Registry.open(config.registry)
     known = any(entry.version == version for entry in registry.history())
     say(escape(standing(registry, version, *same)) if known else f"{version} is not in the registry any more")
-    looked_up = len(schema["request"]) < len(schema["numeric"]) + len(schema["categorical"])
-    commands = [*(["features materialize"] if looked_up else []), "serve", "models list"]
-    lines = [*(" ".join(["notebento", c, *same]) for c in commands), "notebento lab"]
+    lines = [*(" ".join(["notebento", c, *same]) for c in ("serve", "models list")), "notebento lab"]
     say(escape("next: " + "   ·   ".join(lines)))  # data.key=[id] is not markup
     if not shutil.which("notebento"):
         say(f"without `notebento` on the path: source {os.path.relpath(Path(sys.executable).with_name('activate'))}")
