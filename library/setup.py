@@ -1,6 +1,6 @@
-"""The wheel carries the notebooks that the library is made of, and the template of a new project.
+"""The wheel carries the notebooks that the library is made of, and the templates of new projects.
 
-`notebento lab --library` opens the notebooks; `notebento new` renders the template, which is made of the root's files.
+`notebento lab --library` opens the notebooks; `notebento new` renders the newest, which is made of the root's files.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "src"))
 
-from notebento.pipeline.template import ARCHIVE, collect, pack  # noqa: E402  these need the standard library only
+from notebento.pipeline.template import ARCHIVE, history, pack_history  # noqa: E402  these need the standard library only
 
 
 class WithNotebooks(build_py):
@@ -29,7 +29,7 @@ class WithNotebooks(build_py):
                 place = Path(self.build_lib, "notebento", notebook.relative_to(HERE))
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(notebook, place)
-        Path(self.build_lib, "notebento", ARCHIVE).write_bytes(pack(collect(HERE.parent)))
+        Path(self.build_lib, "notebento", ARCHIVE).write_bytes(pack_history(history(HERE.parent)))
 
 
 setup(cmdclass={"build_py": WithNotebooks})

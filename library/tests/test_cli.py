@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+import notebento
 from notebento.cli import failures, features, main
 from notebento.cli.failures import with_arguments
 from notebento.core.artifacts import save
@@ -236,7 +237,7 @@ VERSIONS = "registry.ledger=versions"
 
 
 def test_version_and_help(trams: Trams) -> None:
-    assert trams("--version").out == "notebento 0.2.0\n"
+    assert trams("--version").out == f"notebento {notebento.__version__}\n"
     shown = trams("--help").out
     commands = ["run", "config", "serve", "lab", "verify", "report", "check", "runs", "models", "features"]
     assert all(re.search(rf"^. {name} ", shown, re.M) for name in commands)

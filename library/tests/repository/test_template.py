@@ -14,9 +14,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+import notebento
 from notebento.cli.agreement import agree
 from notebento.pipeline.code import exported
-from notebento.pipeline.template import pack, render, template
+from notebento.pipeline.template import (
+    ARCHIVE,
+    RELEASES,
+    collect,
+    history,
+    pack_history,
+    render,
+    template,
+    unpack_history,
+)
+from notebento.pipeline.wheel import library_files
 from notebento.serving.client import free_port
 
 ANSWERS = {"name": "churn", "description": "Who leaves?", "target": "left"}
@@ -71,8 +82,19 @@ def test_nothing_is_left_of_flights() -> None:
         assert not (found := re.search(FLIGHTS + "|«|»", text)), (path, found)
 
 
-def test_the_template_is_the_same_to_the_byte_each_time() -> None:
-    assert pack(template()) == pack(template())
+def test_a_released_template_never_changes(repository: Path) -> None:
+    """When it fails: `python3 library/release.py --next X`, for what changed is in the next version."""
+    released, today = unpack_history((repository / RELEASES).read_bytes()), collect(repository)
+    kept = released.get(notebento.__version__, today)
+    assert {path for path in kept.keys() | today if kept.get(path) != today.get(path)} == set()
+    assert released.keys() >= {"0.3.0"}
+
+
+def test_the_history_is_the_same_to_the_byte_each_time(repository: Path) -> None:
+    """The archive in the repository, too: packed again, it is what is committed."""
+    assert library_files()[f"notebento/{ARCHIVE}"] == pack_history(history(repository))
+    committed = (repository / RELEASES).read_bytes()
+    assert pack_history(unpack_history(committed)) == committed
 
 
 @pytest.mark.process

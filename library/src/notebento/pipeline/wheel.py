@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 import notebento
 from ..core.errors import UserError
-from .template import ARCHIVE, pack, template
+from .template import ARCHIVE, pack, pack_history, templates
 
 # %% ../../../nbs/pipeline/wheel.ipynb #4ec3539d
 _PASSING = ("__pycache__", ".ipynb_checkpoints", "_modidx.py")
@@ -39,7 +39,7 @@ def library_files() -> dict[str, bytes]:
     files = dict(tree(package, "notebento"))
     if not (package / "nbs").is_dir():
         files |= dict(tree(package.parents[1] / "nbs", "notebento/nbs"))
-    return files | {f"notebento/{ARCHIVE}": pack(template())}
+    return files | {f"notebento/{ARCHIVE}": pack_history(templates())}
 
 # %% ../../../nbs/pipeline/wheel.ipynb #d5133a63
 def declared_metadata(project: Mapping[str, Any]) -> dict[str, str]:

@@ -51,7 +51,7 @@ def requirements(carried: Collection[str], root: Path | None = None) -> list[str
     return sorted(needed)
 
 # %% ../../../nbs/serving/bento.ipynb #7aabe106
-_UNUSED = ("__pycache__", "_modidx.py", "nbs", "template.zip")  # parts of the library that a service does not use
+_UNUSED = ("__pycache__", "_modidx.py", "nbs", "templates.zip")  # parts of the library that a service does not use
 
 
 def fill_context(context: Path, bundle: Path, package: Path | None, deployment: Deployment, root: Path) -> None:
