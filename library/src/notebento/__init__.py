@@ -30,7 +30,7 @@ _HOME = {
     "Graph": "models.bundle",
 }
 __all__ = list(_HOME)
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:
