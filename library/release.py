@@ -1,6 +1,6 @@
 """A release: the template of new projects is kept under its version, and the next version begins.
 
-    python3 library/release.py             keep this version's template in releases.zip, and close its section of CHANGELOG
+    python3 library/release.py             keep this version's template in releases.zip, close its section in CHANGELOG
     python3 library/release.py --next 1.0  raise the version everywhere, and begin its section of CHANGELOG
 
 Commit after each. `notebento update` compares the templates of two releases, so a released one never changes: a test
