@@ -8,5 +8,4 @@ CHOICES = sorted(f"{f.parent.name}={f.stem}" for f in (project_root() / "conf").
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes(choice: str) -> None:
-    # An experiment for a table of one's own leaves the project's name to whoever runs it.
-    assert compose([choice, "project.name=toy"]).project.name == "toy"
+    assert compose([choice]).project.name

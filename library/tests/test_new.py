@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 
 from notebento.cli import main
 from notebento.core.compose import compose
+from notebento.core.errors import UserError
+from notebento.pipeline.plan import open_run
+from notebento.pipeline.preflight import check_rows, refuse_visible_mistakes
 from notebento.pipeline.project import attempt, home
 
 
@@ -292,6 +295,30 @@ def test_what_was_concluded_is_said_and_written_down(new: New) -> None:
     assert "cancelled: missingness" in printed
     text = (new.project / "conf/data/churn.yaml").read_text()
     assert "#   cancelled: missingness" in text and new.conf()["known_after"] == ("cancelled",)
+
+
+def test_a_mistake_in_the_configuration_is_found_before_the_first_kernel_starts(new: New) -> None:
+    new(customers())
+    for override, message in {
+        "data.target=lefd": "'lefd' that is not there. Did you mean 'left'",
+        "data.source.path=data/row.csv": r"there is no file .*row\.csv\. Did you mean 'rows\.csv'",
+        "data.slices=[nope]": "data.slices: 'nope' is not a column",
+        "evaluate.slices=[nope]": "evaluate.slices: 'nope' is not a column",
+    }.items():
+        with home(new.project):
+            run = open_run([override], planning=True)
+            with pytest.raises(UserError, match=message):
+                refuse_visible_mistakes(run, ["data"])
+    with home(new.project):
+        refuse_visible_mistakes(open_run(["evaluate.slices=[plan]"], planning=True), ["data"])
+
+
+def test_what_its_own_code_raises_is_for_the_stage_to_say(new: New) -> None:
+    new(customers())
+    code = new.project / "src/churn/data.py"
+    code.write_text(code.read_text().replace("    return rows\n", "    return rows / 0\n"))
+    with home(new.project):
+        check_rows(open_run([], planning=True))
 
 
 def test_every_path_of_the_template_is_plain(new: New) -> None:

@@ -68,11 +68,11 @@ def tool(line: str, runs: Path, *more: str) -> tuple[list[str], dict[str, str]]:
 
 
 @pytest.mark.parametrize("line", RUNS)
-def test_run(line: str, runs: Path, customers: Path, request: pytest.FixtureRequest) -> None:
-    """The lab and an own table run whole; a variant of the training stops after it, but for the nightly tests."""
+def test_run(line: str, runs: Path, request: pytest.FixtureRequest) -> None:
+    """The lab runs whole; a variant of the training stops after it, but for the nightly tests."""
     whole = "experiment=" in line or "--plan" in line or request.config.getoption("--nightly")
     brief = [] if whole else ["--until=train", "tune.trials=1", "trainer.epochs=1"]
-    said = printed(line.replace("customers.csv", str(customers)), runs, *brief)
+    said = printed(line, runs, *brief)
     if "--plan" in line:
         assert "nothing to do" in said  # the lab has just run
     elif "--multirun" in line:

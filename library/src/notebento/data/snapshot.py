@@ -190,7 +190,7 @@ class Snapshot:
 def source_of(data: DataConfig) -> TableSource:
     """The source that `data` names. What the contract declares as text stays as a file has it: `01234`, `1.50`."""
     if "_target_" not in data.source:
-        raise UserError("data.source does not say what reads the tables", fix="data=table (see conf/data/table.yaml)")
+        raise UserError("data.source does not say what reads the tables", fix="name one in data.source._target_")
     source: TableSource = build(data.source, None, "data.source")
     columns = data.contract.get(data.table, TableContract()).columns
     texts = tuple(name for name, column in columns.items() if column.type == "string")

@@ -78,7 +78,7 @@ class Table(Frozen, frozen=True):
             return {self.name: read_query(self.url, self.query)}
         raise UserError(
             "data.source needs either a path or a url with a query",
-            fix="data.source.path=my.csv (see conf/data/table.yaml)",
+            fix="data.source.path=my.csv",
         )
 
 # %% ../../../nbs/data/sources.ipynb #b2acc2ae

@@ -108,9 +108,8 @@ def data_yaml(
         "contract:",
     ]
     lines += [f"  {source['name']}:", "    columns:"]
-    return (
-        "\n".join([*lines, *(_column(name, kind, rows[name], found.key) for name, kind in found.types.items())]) + "\n"
-    )
+    lines += [_column(name, kind, rows[name], found.key) for name, kind in found.types.items()]
+    return "\n".join([*lines, "", _MORE])
 
 # %% ../../../nbs/pipeline/dataconfig.ipynb #b3b8c640
 _HEAD = "# The table of this project. `notebento new` looked at it and concluded, each from the numbers in brackets:\n#"
@@ -122,6 +121,20 @@ _WHAT = {
     "max_rejected": "  # share of the rows that may break the contract; they are set aside",
     "files": "  # read again when they change",
 }
+
+
+_MORE = """\
+# What else can be said, and what holds without it:
+# lead_hours: 0.0          # a prediction is made this long before `time`
+# as_of: null              # the present of a run, ISO 8601; null: just after the newest row
+# fresh_within_days: null  # how old the newest row may be then
+# validation_months: null  # calendar months, instead of a share of the rows
+# test_months: null
+# zone: UTC                # whose calendar the days, months and hours of reports are
+# max_leak: 0.995          # a column that alone predicts the target this well is an error; 1.0 allows all
+# In `source`: nulls, separator, decimal and encoding of CSV files, where what is found is wrong.
+# In `contract`, beside `columns`: rules, conditions in SQL, such as {paid_back: paid <= amount}.
+"""
 
 
 def _remark(text: str) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'imported_modules', 'check_module', 'parsed', 'code_cells', 'check_cells', 'check_target', 'check_table',
-           'check_store', 'refuse_visible_mistakes']
+           'check_rows', 'check_store', 'refuse_visible_mistakes']
 
 # %% ../../../nbs/pipeline/preflight.ipynb #e7ed0c96
 import ast
@@ -17,9 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..core.clock import utc
-from ..core.config import DataConfig, StoreConfig, build
+from ..core.config import DataConfig, Node, StoreConfig, aliased, build
 from ..core.errors import UserError, nearest
+from ..core.package import project_package, version_aliases
 from .code import Project, targets
 from .keys import chosen, named_files
 from .plan import Run
@@ -123,22 +126,29 @@ def _names(module: Path) -> Iterator[str]:
 SMALL = 20_000_000  # bytes of a table that may be read once more
 
 
-def check_table(data: DataConfig, slices: Sequence[str] = ()) -> None:
+def check_table(data: DataConfig, evaluated: Sequence[str] = (), features: Any = None) -> None:
     """Raise `UserError` when the table's file is missing, cannot be read, or lacks a column that is configured.
 
-    `slices` are those of the evaluation, where every feature is a column.
+    `evaluated` are the slices of the evaluation: columns, or what `features` derive from them.
     """
-    if data.source.get("_target_") != "notebento.data.sources.Table":
-        return
-    table = build(data.source, None, "data.source")
-    files = [file for file in named_files(table.path) if file.is_file()] if table.path else []
-    if not table.url and sum(file.stat().st_size for file in files) <= SMALL:
-        from notebento.data.snapshot import read  # more than a thin import
+    from notebento.data.snapshot import read, take  # more than a thin import
+    from notebento.data.sources import Table
+    from notebento.features.schema import Columns
 
-        rows = read(data, utc(data.as_of) if data.as_of else None)[data.table]
-        _check_slices(data, rows.columns, {"data.slices": data.slices, "evaluate.slices": slices})
+    source = build(data.source, None, "data.source")
+    if not isinstance(source, Table) or source.url or _bytes(source.path) > SMALL:
+        return  # a database is not asked twice
+    columns = read(data, utc(data.as_of) if data.as_of else None)[data.table].columns
+    _check_slices(data, columns, {"data.slices": data.slices})
+    if isinstance(features, Columns) and (more := {*evaluated} - {*data.slices}):
+        derived = features.on(take(data).tables[data.table], data).features.shown if more - {*columns} else ()
+        _check_slices(data, [*columns, *derived], {"evaluate.slices": evaluated})
 
 
+def _bytes(path: str | None) -> int:
+    return sum(file.stat().st_size for file in named_files(path) if file.is_file()) if path else 0
+
+# %% ../../../nbs/pipeline/preflight.ipynb #39733d37
 def _check_slices(data: DataConfig, columns: Sequence[str], named: Mapping[str, Sequence[str]]) -> None:
     """Raise `UserError` for a slice that is neither one of `columns` nor a part of the time."""
     for place, names in named.items():
@@ -149,6 +159,21 @@ def _check_slices(data: DataConfig, columns: Sequence[str], named: Mapping[str, 
             if name not in (*columns, "month", "weekday", "hour"):
                 problem = f"{place}: {name!r} is not a column.{nearest(name, columns)}"
                 raise UserError(problem, fix=f"name some of {', '.join(columns)}")
+
+# %% ../../../nbs/pipeline/preflight.ipynb #1334511c
+def check_rows(run: Run) -> None:
+    """`check_table` with the project's own classes. What their code raises the stage will say, with cell and line."""
+    if "path" not in run.config.data.source:
+        return
+    try:
+        aliases = version_aliases(project_package(run.project.root), "preflight")
+        source = Node(aliased(run.config.data.source, aliases))
+        data = msgspec.structs.replace(run.config.data, source=source)
+        check_table(data, run.config.evaluate.slices, build(run.config.features, aliases, "features"))
+    except UserError:
+        raise
+    except Exception:
+        return
 
 # %% ../../../nbs/pipeline/preflight.ipynb #fafdc633
 def check_store(store: StoreConfig) -> None:
@@ -171,7 +196,6 @@ def refuse_visible_mistakes(run: Run, stages: Iterable[str]) -> None:
         for target in targets(groups):
             check_target(run.project, target)
         if "data" in groups and not declared.inputs:
-            plain_table = run.config.features.get("_target_") == "notebento.features.schema.Columns"
-            check_table(run.config.data, run.config.evaluate.slices if plain_table else ())
+            check_rows(run)
         if "store" in groups:
             check_store(run.config.store)

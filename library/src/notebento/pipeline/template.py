@@ -38,8 +38,6 @@ def collect(repository: Path) -> dict[str, bytes]:
     manifest = tomllib.loads((folder / "manifest.toml").read_text(encoding="utf-8"))
     for path in manifest["verbatim"]:
         files[path.replace("src/flights/", "src/«name»/")] = (repository / path).read_bytes()
-    for path, to in manifest["renamed"].items():
-        files[to] = (repository / path).read_bytes()
     for path, changes in manifest["changed"].items():
         text = changed((repository / path).read_text(encoding="utf-8"), changes, path)
         files[path.replace("src/flights/", "src/«name»/") + ".jinja"] = text.encode()
