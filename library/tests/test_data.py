@@ -226,8 +226,8 @@ def test_a_slice_or_a_path_that_is_not_there_is_found_before_a_stage(own: Any) -
         with pytest.raises(UserError, match=message):
             check_table(msgspec.structs.replace(data, slices=slices))
         with pytest.raises(UserError, match=f"evaluate.slices: .*{message}"):
-            check_table(data, slices)
-    check_table(msgspec.structs.replace(data, slices=("x", "month"), time="when"))
+            check_table(data, slices, Columns())
+    check_table(msgspec.structs.replace(data, slices=("x", "month"), time="when"), ("x", "hour"), Columns())
     with pytest.raises(UserError, match=r"data.source.path: expected `str` of length >= 1"):
         check_table(msgspec.structs.replace(data, source=Node({**data.source, "path": ""})))
 
