@@ -24,7 +24,9 @@ from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources
 from notebento.models.base import Inputs, Rows, check_rows, combine, load_fitted
 from notebento.models.distillation import mix_targets, out_of_fold
+from notebento.models.forest import ExtraTrees
 from notebento.models.lightgbm import LightGBM, parse_trees
+from notebento.models.linear import Linear
 from notebento.models.network import AnswerModule, TableNetwork
 from notebento.models.preparation import fit_scale
 from notebento.models.tabm import Embedding, answer_loss, fit_bins, members_loss
@@ -35,6 +37,8 @@ TASK = {"breast_cancer": "binary", "iris": "multiclass", "wine": "multiclass", "
 MODELS = {
     "tabm": TabM(k=3, width=24, bins=6, blocks=2, min_count=3, lr=5e-3),
     "lightgbm": LightGBM(num_boost_round=40, min_data_in_leaf=5, min_count=3, cat_smooth=1.0),
+    "trees": ExtraTrees(trees=30, min_count=3),
+    "linear": Linear(splines=4, min_count=3),
 }
 
 
@@ -135,7 +139,8 @@ def test_fit_predict_save_and_graph(name, numeric, categorical, least, model, tm
     train, validation = table(name, numeric, categorical)
     fitted = MODELS[model].fit(train, validation, Loop(epochs=30)).with_temperature(1.7)
     assert quality(validation, fitted.predict(validation)) > least
-    assert min(r["validation_loss"] for r in fitted.history) < fitted.history[0]["validation_loss"] * 1.001
+    history = [record["validation_loss"] for record in fitted.history]  # of those that learn in rounds
+    assert not history or min(history) < history[0] * 1.001
 
     rows = odd(validation)
     expected = fitted.predict(rows)
@@ -190,7 +195,8 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_callers_numbers_alone
         folder.mkdir()
         MODELS[model].fit(train, validation, Loop(seed, epochs=1)).save(folder)
         digests[run_] = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
-    assert digests["first"] == digests["again"] != digests["other"]
+    assert digests["first"] == digests["again"]
+    assert (digests["again"] != digests["other"]) is (model != "linear")  # which draws nothing
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
