@@ -111,8 +111,9 @@ def killed(toy: Toy, expected: dict[str, str], draw: random.Random, kernels: boo
     """Kill a run at some moment, run again, and check everything."""
     begun = draw.randrange(len(LONG) + 1)  # stages that began; then up to half a second
     before = {m.run_id for m in toy.manifests()}
-    process = toy.start("--jobs=2")
-    until(lambda: len(toy.log.read_text().split()) >= begun)
+    toy.ran()
+    before_it, process = len(toy.log.read_text().split()), toy.start("--jobs=2")
+    until(lambda: len(toy.log.read_text().split()) >= before_it + begun)
     time.sleep(draw.random() * (0.5 if begun else 2))
     kill(process)
     assert none_left(toy) == []

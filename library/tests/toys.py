@@ -67,6 +67,7 @@ class Toy:
         (self.home / "conf" / "experiment" / "lab.yaml").write_text(LAB)
         self.declare({})
         self.log.touch()
+        self._read = 0  # characters of the log that `ran` has returned
         self.engine: Callable[[int], Engine] = Local
         self.environ = {"NOTEBENTO_HOME": str(self.home), "NOTEBENTO_RUNS": str(self.runs)}
 
@@ -92,9 +93,9 @@ class Toy:
 
     def ran(self) -> list[str]:
         """The stages that ran since this was asked last, sorted."""
-        found = sorted(self.log.read_text().split())
-        self.log.write_text("")
-        return found
+        text = self.log.read_text()
+        text, self._read = text[self._read :], len(text)  # truncating would lose a line that is written meanwhile
+        return sorted(text.split())
 
     def start(self, *arguments: str, command: str = "run", **environ: str) -> "subprocess.Popen[str]":
         """The command in a process and a session of its own."""
