@@ -46,14 +46,14 @@ def mean_loss(schema: Signature, target: np.ndarray, answer: np.ndarray) -> floa
 def importance(graph: Graph, rows: pl.DataFrame, target: np.ndarray, seed: int = 0) -> dict[str, float]:
     """By how much the mean loss grows when a column of `rows` is shuffled."""
     schema, rng = graph.schema, np.random.default_rng(seed)
-    numeric, categorical = graph.arrays(rows)
+    numeric, strings = graph.arrays(rows)
     order = rng.permutation(len(rows))
-    base, found = mean_loss(schema, target, graph.run(numeric, categorical)), {}
-    for names, array in ((schema.numeric, numeric), (schema.categorical, categorical)):
+    base, found = mean_loss(schema, target, graph.run(numeric, strings)), {}
+    for names, array in ((schema.numeric, numeric), (schema.strings, strings)):
         for i, name in enumerate(names):
             kept = array[:, i].copy()
             array[:, i] = kept[order]
-            found[name] = mean_loss(schema, target, graph.run(numeric, categorical)) - base
+            found[name] = mean_loss(schema, target, graph.run(numeric, strings)) - base
             array[:, i] = kept
     return found
 

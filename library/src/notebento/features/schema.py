@@ -56,11 +56,12 @@ class About(msgspec.Struct, frozen=True):
     unit: str
     text: str
     categorical: bool = False
+    words: bool = False  # free text, words separated by spaces
 
     @property
     def dtype(self) -> pl.DataType:
         """Its type in a table."""
-        return pl.String() if self.categorical else pl.Float32()
+        return pl.String() if self.categorical or self.words else pl.Float32()
 
 # %% ../../../nbs/features/schema.ipynb #e9d496e6
 def refuse_unknown(who: str, names: Iterable[str], known: Collection[str]) -> None:
@@ -126,6 +127,7 @@ class FeatureSet:
         self.derived: dict[str, pl.Expr] = {}
         self.immediate: list[str] = []  # derived from the record alone
         self.about: dict[str, About] = {}
+        self.automatic: dict[str, list[str]] = {}  # column of the table -> features that were made of it unasked
         self.expected: dict[str, dict[str, float]] = {}  # pattern of names -> low, high and share of nulls at most
 
     def add(self, *views: View) -> None:
@@ -137,10 +139,10 @@ class FeatureSet:
                 _put(self.about, name, about_of(view, aggregate, window))
             self.views.append(view)
 
-    def derive(self, name: str, expr: pl.Expr, unit: str = "", text: str = "", categorical: bool = False) -> None:
-        """Add a feature that is computed from the record and from other features."""
+    def derive(self, name: str, expr: pl.Expr, unit: str = "", text: str = "", **kind: bool) -> None:
+        """Add a feature that is computed from the record and from other features; its kind is as in `About`."""
         refuse_unknown(f"the feature {name!r}", expr.meta.root_names(), [*self.record, "predict_at", *self.about])
-        _put(self.about, name, About(unit, text, categorical))
+        _put(self.about, name, About(unit, text, **kind))
         self.derived[name] = expr
         if {*expr.meta.root_names()} <= {*self.record, *self.immediate}:
             self.immediate.append(name)
@@ -151,9 +153,10 @@ class FeatureSet:
 
     @property
     def shown(self) -> dict[str, About]:
-        """The features that come out: numbers first, then categories."""
+        """The features that come out: numbers first, then categories, then free text."""
         shown = [n for n in self.about if n in self.record or not n.startswith("_")]
-        return {name: self.about[name] for name in sorted(shown, key=lambda n: self.about[n].categorical)}
+        rank = {name: (self.about[name].words, self.about[name].categorical) for name in shown}
+        return {name: self.about[name] for name in sorted(shown, key=rank.__getitem__)}
 
 # %% ../../../nbs/features/schema.ipynb #e7141bb7
 def subset(features: FeatureSet, names: Iterable[str]) -> FeatureSet:
@@ -327,6 +330,9 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     lead_hours: float
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    text: tuple[str, ...] = ()  # free text, of which a model reads the words
+    automatic: dict[str, tuple[str, ...]] = {}  # column of the table -> features that were made of it unasked
+    group: tuple[str, ...] = ()
     record: dict[str, Field]  # what a request brings
     request: tuple[str, ...]  # the features that can be computed from it alone
     auxiliary: dict[str, tuple[float, ...]]  # outcomes to learn beside the target, and from which value on they count
@@ -345,8 +351,13 @@ def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: 
         key=data.key,
         time=data.time,
         lead_hours=data.lead_hours,
-        numeric=tuple(name for name, about in shown.items() if not about.categorical),
+        numeric=tuple(name for name, about in shown.items() if not about.categorical and not about.words),
         categorical=tuple(name for name, about in shown.items() if about.categorical),
+        text=tuple(name for name, about in shown.items() if about.words),
+        automatic={
+            column: of for column, names in features.automatic.items() if (of := tuple(n for n in names if n in shown))
+        },
+        group=data.group,
         record=features.record,
         request=tuple(name for name in features.immediate if name in shown),
         auxiliary=maker.auxiliary,

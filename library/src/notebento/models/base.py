@@ -40,6 +40,10 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    text: tuple[str, ...] = ()  # columns of free text, which `encoding` turns into numbers in front of any model
+    automatic: dict[str, tuple[str, ...]] = {}  # column of the table -> features that were made of it unasked
+    time: str | None = None  # with a time the rows are in its order
+    group: tuple[str, ...] = ()  # columns whose values come again: rows that have them in common belong together
     classes: tuple[bool | int | float | str, ...] | None = None  # in the order of the answer's columns
     auxiliary: dict[str, tuple[float, ...]] = {}  # outcomes to learn beside the target: column -> thresholds
 
@@ -58,17 +62,16 @@ class Rows:
     categorical: np.ndarray  # (n, C) object of str, "" = null
     target: np.ndarray | None = None  # (n,) int64 class (binary: 0 or 1); float64 for regression
     auxiliary: np.ndarray | None = None  # (n, outcomes) float32, NaN = unknown
+    text: np.ndarray | None = None  # (n, T) object of str, "" = null; None without columns of text
+    group: np.ndarray | None = None  # (n,) number of the row's group; None without groups
 
     def __len__(self) -> int:
         return len(self.numeric)
 
     def __getitem__(self, index: np.ndarray | slice) -> Self:
         """Some of the rows."""
-        target = None if self.target is None else self.target[index]
-        auxiliary = None if self.auxiliary is None else self.auxiliary[index]
-        return replace(
-            self, numeric=self.numeric[index], categorical=self.categorical[index], target=target, auxiliary=auxiliary
-        )
+        present = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "inputs"}
+        return replace(self, **{name: array[index] for name, array in present.items() if array is not None})
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame, schema: Mapping[str, Any] | Inputs) -> Self:
@@ -76,13 +79,15 @@ class Rows:
         inputs = schema if isinstance(schema, Inputs) else msgspec.convert(dict(schema), Inputs)
         labelled = inputs.target in frame.columns
         outcomes = tuple(inputs.auxiliary) if labelled else ()
-        _require(frame, (*inputs.numeric, *inputs.categorical, *outcomes))
+        _require(frame, (*inputs.numeric, *inputs.categorical, *inputs.text, *outcomes))
         return cls(
             inputs,
             _numbers(frame, inputs.numeric),
             _strings(frame, inputs.categorical),
             _target(frame[inputs.target], inputs) if labelled else None,
             _numbers(frame, outcomes) if outcomes else None,
+            _strings(frame, inputs.text) if inputs.text else None,
+            _groups(frame, inputs.group) if {*inputs.group} & {*frame.columns} else None,
         )
 
 # %% ../../../nbs/models/base.ipynb #1800a768
@@ -105,6 +110,11 @@ def _strings(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as one array of str, of shape (n, columns), null as the empty string."""
     columns = [frame[c].cast(pl.String).fill_null("").to_numpy().astype(object) for c in names]
     return np.stack(columns, 1) if columns else np.empty((len(frame), 0), object)
+
+
+def _groups(frame: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """(n,) a number for each combination of the values of `names`."""
+    return frame.select(pl.struct(names).rank("dense")).to_series().to_numpy()
 
 # %% ../../../nbs/models/base.ipynb #8d80cc67
 def _target(column: pl.Series, inputs: Inputs) -> np.ndarray:
@@ -185,7 +195,10 @@ class Fitted(ABC):
 
     @abstractmethod
     def to_onnx(self) -> "onnx.ModelProto":
-        """The graph: `numeric` (n, F) float32, `categorical` (n, C) string -> `probability` or `prediction`."""
+        """The graph: `numeric` (n, F) float32, `categorical` (n, C) string -> `probability` or `prediction`.
+
+        A graph that reads free text has an input `text` (n, T) string, too.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -36,7 +36,7 @@ class Assembly:
         plain = [n for n in schema.numeric if n in kinds and (kinds[n].is_numeric() or kinds[n] == pl.Boolean)]
         self._plain = [schema.numeric.index(n) for n in plain], [places[n] for n in plain]
         self._numeric = [n for n in schema.numeric if n not in plain]
-        needed = features.needs([*self._numeric, *schema.categorical])
+        needed = features.needs([*self._numeric, *schema.strings])
         self._order = [name for name in features.derived if name in needed]
         self._looked = [(places[name], kinds[name] == pl.Int64) for name in kinds if name in needed]
         self._record = [name for name in features.record if name in needed]
@@ -44,12 +44,12 @@ class Assembly:
         self._kinds |= {name: features.record[name].dtype for name in self._record}
         self._kinds["predict_at"] = pl.Datetime("us", "UTC")
         self._into = [schema.numeric.index(name) for name in self._numeric]
-        self._shown = [*map(pl.col, self._numeric), *(pl.col(name).cast(pl.String) for name in schema.categorical)]
+        self._shown = [*map(pl.col, self._numeric), *(pl.col(name).cast(pl.String) for name in schema.strings)]
 
     def __call__(
         self, records: Sequence[Mapping[str, Any]], at: Sequence[datetime], looked: LookupResult
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(n, F) float32 and (n, C) object."""
+        """(n, F) float32 and (n, C + T) object."""
         numeric = np.empty((len(records), len(self.schema.numeric)), np.float32)
         into, places = self._plain
         values = [[*sums, *events] for sums, events in zip(looked.sums.tolist(), looked.events, strict=True)]
@@ -61,10 +61,10 @@ class Assembly:
         plan = pl.DataFrame(rows, schema=self._kinds, orient="row").lazy()
         plan = derive(self.features.derived, plan, self._order).select(self._shown)
         derived = plan.collect(optimizations=pl.QueryOptFlags.none()).rows()  # to optimize takes longer than to compute
-        n, categorical = len(self._into), np.empty((len(records), len(self.schema.categorical)), object)
+        n, strings = len(self._into), np.empty((len(records), len(self.schema.strings)), object)
         numeric[:, self._into] = np.array([row[:n] for row in derived], np.float64)
-        categorical[:] = [[text or "" for text in row[n:]] for row in derived]
-        return numeric, categorical
+        strings[:] = [[text or "" for text in row[n:]] for row in derived]
+        return numeric, strings
 
 # %% ../../../nbs/serving/lookup.ipynb #300f63a5
 def _exact(value: Any, whole: bool) -> Any:

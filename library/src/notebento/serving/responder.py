@@ -94,10 +94,10 @@ class InputBuilder:
             self.lookup.close()
 
 # %% ../../../nbs/serving/responder.ipynb #1858ef17
-def graph_values(graph: Graph, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+def graph_values(graph: Graph, numeric: np.ndarray, strings: np.ndarray) -> np.ndarray:
     """What the graph answers: (n,) or (n, classes). Raises `NotebentoError` where that is not a number."""
     starts = range(0, len(numeric), GRAPH_BATCH)
-    parts = [graph.run(numeric[i : i + GRAPH_BATCH], categorical[i : i + GRAPH_BATCH]) for i in starts]
+    parts = [graph.run(numeric[i : i + GRAPH_BATCH], strings[i : i + GRAPH_BATCH]) for i in starts]
     if not np.isfinite(values := np.concatenate(parts)).all():
         raise NotebentoError("the graph did not answer with a number")
     return values
@@ -144,9 +144,9 @@ class Responder:
         if not records:
             return []
         online = self.inputs.look_up(records)
-        numeric, categorical = self.inputs.assemble(records, online)
+        numeric, strings = self.inputs.assemble(records, online)
         self.watch(numeric)
-        values = graph_values(self.graph, numeric, categorical).tolist()
+        values = graph_values(self.graph, numeric, strings).tolist()
         lacking = degraded(self.lookup, records, online)
         return [answer(self, *each) for each in zip(records, values, lacking, strict=True)]
 
@@ -257,9 +257,9 @@ def other_feature(
     schema: Signature, inputs: tuple[np.ndarray, np.ndarray], cases: Sequence[dict[str, Any]], tolerance: float
 ) -> str:
     """Which of the graph's `inputs` is not what the golden `cases` have, in words; empty when all are."""
-    numeric, categorical = inputs
+    numeric, strings = inputs
     for i, case in enumerate(cases):
-        for name, value in zip(schema.columns, [*numeric[i].tolist(), *categorical[i]], strict=True):
+        for name, value in zip(schema.columns, [*numeric[i].tolist(), *strings[i]], strict=True):
             wanted = case["record"].get(name)
             if isinstance(value, str):
                 same = value == (wanted or "")
