@@ -24,7 +24,7 @@ def main(arguments):
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
-    environment.ensure("train", "dev")
+    environment.ensure("train", "dev", *(["docs"] if environment.LIBRARY.is_dir() else []))
     clean_notebook.install(str(environment.ROOT))
     os.chdir(environment.ROOT)
     if arguments and arguments not in (["--fast"], ["--nightly"]):

@@ -228,12 +228,12 @@ class TableContract(Frozen, frozen=True):
 class DataConfig(Frozen, frozen=True):
     """Where rows come from, what is predicted, and when that is known."""
 
-    source: Node = Node({})
+    source: Node = Node({})  # the class that reads the tables, and its fields
     table: NonEmpty = "rows"  # whose rows are predicted
     # What tells its rows apart; `row` is the number of the row where the table has no such column.
     key: Annotated[tuple[NonEmpty, ...], Meta(min_length=1)] = ("row",)
     time: NonEmpty | None = None  # the time column that the split follows; null: split by hash of the key
-    target: str = ""
+    target: str = ""  # the column to predict
     task: Literal["binary", "multiclass", "regression"] | None = None  # null: what the values of the target suggest
     lead_hours: Annotated[float, Meta(ge=0, le=87_660)] = 0.0  # a prediction is made this long before `time`
     as_of: str | None = None  # the present of the run, ISO 8601 UTC; null: just after the newest row
@@ -390,13 +390,15 @@ class PipelineConfig(Frozen, frozen=True):
 class Config(Frozen, frozen=True):
     """The whole configuration of a run."""
 
-    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
-    threads: Annotated[int, Meta(ge=1, le=4096)] = 1
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0  # every random number of a run comes from it
+    threads: Annotated[int, Meta(ge=1, le=4096)] = (
+        1  # of the CPU in training; part of what makes two runs equal to the byte
+    )
     project: ProjectConfig = msgspec.field(default_factory=ProjectConfig)
     data: DataConfig = msgspec.field(default_factory=DataConfig)
-    features: Node = Node({})
+    features: Node = Node({})  # the class that makes the features
     store: StoreConfig = msgspec.field(default_factory=StoreConfig)
-    model: Node = Node({})
+    model: Node = Node({})  # the class of the model
     trainer: TrainerConfig = msgspec.field(default_factory=TrainerConfig)
     tune: TuneConfig = msgspec.field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)

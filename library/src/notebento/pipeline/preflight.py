@@ -22,8 +22,12 @@ import msgspec
 from ..core.clock import utc
 from ..core.config import DataConfig, Node, StoreConfig, aliased, build
 from ..core.errors import UserError, nearest
+<<<<<<< HEAD
 from ..core.package import project_package, version_aliases
 from .code import Project, targets
+=======
+from .code import Module, Project, targets
+>>>>>>> 1627fb5 (A documentation site: README, tour, how-to pages, concepts, every notebook, command and key; built and checked by one command)
 from .keys import chosen, named_files
 from .plan import Run
 
@@ -107,14 +111,17 @@ def check_target(project: Project, target: str) -> None:
     """Raise `UserError` unless the module of `target` is there and, as far as it is ours to read, has the class."""
     module, _, name = target.rpartition(".")
     check_module(project, module or target, f"_target_ {target!r}")
-    if (found := project.module(module)) and name not in (names := set(_names(found.path))):
+    if module in project.behind:
+        check_cells(project, project.behind[module].notebook)
+    if (found := project.module(module)) and name not in (names := set(_names(found))):
         raise UserError(
             f"_target_ {target!r}: {module} has no {name!r}.{nearest(name, names)}", fix="name one of its classes"
         )
 
 
-def _names(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+def _names(module: Module) -> Iterator[str]:
+    """What a module defines; of one that is behind its notebook, what the notebook will export."""
+    for node in (node for cell in module.cells for node in ast.walk(ast.parse(cell.source))):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.name
         elif isinstance(node, ast.alias):
