@@ -83,7 +83,10 @@ def site_sections(executed: dict[str, Path]) -> list[Section]:
     return [
         Section("", [markdown_page("index", "README.md")]),
         Section("Start", [replace(notebook_page("tour", "nbs/index.ipynb", executed), label="Tour"), howto]),
-        Section("Understand", [markdown_page("concepts", "library/docs/concepts.md"), markdown_page("decisions", "nbs/decisions.md")]),
+        Section(
+            "Understand",
+            [markdown_page("concepts", "library/docs/concepts.md"), markdown_page("decisions", "nbs/decisions.md")],
+        ),
         Section("The example project", project_pages(executed)),
         Section("The library", [replace(library, label="Overview"), *library_pages(executed)]),
         Section(
@@ -123,6 +126,7 @@ class Linker:
         self.by_source = {page.source: page.name for page in pages if page.source}
         self.folder = folder
         self.added: list[Page] = []
+        self.problems: list[str] = []
 
     def markup(self, page: Page) -> Markup:
         """The text of a page with links that work in the site."""
@@ -138,7 +142,8 @@ class Linker:
             return self._picture(page, path)
         if path not in self.by_source:
             if not (REPOSITORY / path).exists():
-                raise SystemExit(f"{page.source}: a link to {target}, which is not in the repository")
+                self.problems.append(f"{page.source}: a link to {target}, which is not in the repository")
+                return target
             self.added.append(source_page(path))
             self.by_source[path] = self.added[-1].name
         return between(page.name, self.by_source[path], anchor)
@@ -151,8 +156,8 @@ class Linker:
         return between(page.name, f"_static/{place.name}").removesuffix(".md")
 
 
-def write_pages(sections: list[Section], folder: Path) -> dict[str, Markup]:
-    """Write the text of all pages for Sphinx into `folder`; return it by the pages' names."""
+def write_pages(sections: list[Section], folder: Path) -> tuple[dict[str, Markup], list[str]]:
+    """Write the text of all pages for Sphinx into `folder`; return it by the pages' names, and links that lead nowhere."""
     pages, texts = [*all_pages(sections)], dict[str, Markup]()
     linker = Linker(pages, folder)
     for page in chain(pages, linker.added):  # which grows meanwhile
@@ -161,7 +166,7 @@ def write_pages(sections: list[Section], folder: Path) -> dict[str, Markup]:
     for name, text in texts.items():
         write(folder / f"{name}.md", text.site + tails.get(name, ""))
     shutil.copytree(DOCS / "static", folder / "_static", dirs_exist_ok=True)
-    return texts
+    return texts, linker.problems
 
 
 def write(path: Path, text: str) -> None:
@@ -201,10 +206,11 @@ def link_names(app: Sphinx, document: docutils.nodes.document, name: str) -> Non
 
 ABOUT = """# notebento
 
-> A template for machine learning in Python in which notebooks are the source code: the notebooks that you explore with are the tested
-> package, the stages of a reproducible pipeline, and the service that answers production traffic.
+> A template for machine learning in Python in which notebooks are the source code: the notebooks that you explore with
+> are the tested package, the stages of a reproducible pipeline, and the service that answers production traffic.
 
-Every page of this site also exists as Markdown, at the same address with `.md` instead of `.html`; the links below lead there.
+Every page of this site also exists as Markdown, at the same address with `.md` instead of `.html`; the links below
+lead there.
 """
 
 
@@ -227,10 +233,19 @@ def build(out: Path, execute: bool = False) -> list[str]:
     sections = site_sections(executed_notebooks(BUILD / "executed") if execute else {})
     pages, doctrees = BUILD / "pages", BUILD / "doctrees"
     shutil.rmtree(pages, ignore_errors=True)
-    texts = write_pages(sections, pages)
+    texts, problems = write_pages(sections, pages)
     said = io.StringIO()
     app = Sphinx(
-        pages, None, out, doctrees, "html", SETTINGS, status=None, warning=said, freshenv=True, parallel=2,
+        pages,
+        None,
+        out,
+        doctrees,
+        "html",
+        SETTINGS,
+        status=None,
+        warning=said,
+        freshenv=True,
+        parallel=2,
         warningiserror=True,
     )
     app.connect("doctree-resolved", link_names)
@@ -238,7 +253,7 @@ def build(out: Path, execute: bool = False) -> list[str]:
     for name, text in texts.items():
         write(out / f"{name}.md", text.plain)
     write(out / "llms.txt", llms_text(sections))
-    return [line for line in said.getvalue().splitlines() if line.strip()] + broken_links(out)
+    return [*dict.fromkeys(problems), *filter(str.strip, said.getvalue().splitlines()), *broken_links(out)]
 
 
 def main() -> int:

@@ -10,7 +10,9 @@ from urllib.parse import unquote
 
 # A fenced block, code in a line, or a link; only links are changed.
 FENCE = r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)`*[ ]*$"
-MARKDOWN = re.compile(rf"{FENCE}|(?P<tick>`+)[^`].*?(?P=tick)|(?P<text>\]\()(?P<target>[^)\s]+)(?P<end>\))", re.M | re.S)
+MARKDOWN = re.compile(
+    rf"{FENCE}|(?P<tick>`+)[^`].*?(?P=tick)|(?P<text>\]\()(?P<target>[^)\s]+)(?P<end>\))", re.M | re.S
+)
 
 
 def relinked(text: str, replace: Callable[[str], str]) -> str:
@@ -44,10 +46,12 @@ LOADED = re.compile(r"url\(\s*['\"]?(?:https?:)?//|@import\s+['\"]?(?:url\()?(?:
 
 
 def broken_links(site: Path) -> list[str]:
-    """What is wrong with the links of the site in the folder `site`: no such page, no such anchor, or fetched elsewhere."""
+    """What is wrong with the links in the folder `site`: no such page, no such anchor, loaded from elsewhere."""
     pages = {path: path.read_text(encoding="utf-8") for path in sorted(site.rglob("*.html"))}
     anchors = {path: {unescape(name) for name in IDENTIFIER.findall(text)} for path, text in pages.items()}
-    problems = [f"{path.relative_to(site)}: {p}" for path, text in pages.items() for p in _problems(path, text, anchors)]
+    problems = [
+        f"{path.relative_to(site)}: {p}" for path, text in pages.items() for p in _problems(path, text, anchors)
+    ]
     for path in sorted(site.rglob("*.css")):
         if LOADED.search(path.read_text(encoding="utf-8")):
             problems.append(f"{path.relative_to(site)}: loads from elsewhere")

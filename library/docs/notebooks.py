@@ -92,8 +92,14 @@ def _output(output: dict[str, Any]) -> Markup:
     if image := picture(data, output.get("metadata", {}).get("caption", "")):
         width = f' width="{image.width}"' if image.width else ""
         caption = f"<figcaption>{escape(image.caption)}</figcaption>" if image.caption else ""
-        return Markup(f'<figure><img src="{image.source}" alt="{escape(image.caption)}"{width}>{caption}</figure>', plain)
-    html = prose("".join(data["text/markdown"])) if "text/markdown" in data else cleaned("".join(data.get("text/html", "")))
+        return Markup(
+            f'<figure><img src="{image.source}" alt="{escape(image.caption)}"{width}>{caption}</figure>', plain
+        )
+    html = (
+        prose("".join(data["text/markdown"]))
+        if "text/markdown" in data
+        else cleaned("".join(data.get("text/html", "")))
+    )
     if re.search(r"<img |(^|>)\s*[^<\s]", html):  # something is left of it
         return Markup(f'<div class="scroll">{html}</div>', plain)
     return Markup(f"<pre>{escape(text)}</pre>" if text else "", plain)

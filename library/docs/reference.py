@@ -29,8 +29,8 @@ def commands_page() -> str:
         "# Command line",
         "> Every command of `notebento`, with all its options.",
         "",
-        "Overrides, `KEY=VALUE`, are explained on the page about the [configuration](configuration.md). The exit status is 0 for "
-        "done, 1 if a check or gate refused, 2 for wrong input, and 3 if something broke.",
+        "Overrides, `KEY=VALUE`, are explained on the page about the [configuration](configuration.md). The exit",
+        "status is 0 for done, 1 if a check or gate refused, 2 for wrong input, and 3 if something broke.",
         "",
     ]
     return "\n".join([*head, *_command(root, context)]) + "\n"
@@ -64,7 +64,9 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
         elif not parameter.is_flag:
             names[0] += f" {parameter.make_metavar(context)}"
         default = parameter.get_default(context)
-        shown = "" if default in (None, "", False, [], ()) or callable(default) or parameter.required else f"`{default}`"
+        shown = (
+            "" if default in (None, "", False, [], ()) or callable(default) or parameter.required else f"`{default}`"
+        )
         cells = (", ".join(f"`{name}`" for name in names), parameter.help or "", "on" if default is True else shown)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     if rows:
@@ -83,13 +85,13 @@ TARGETS = {
 CONFIGURATION = """# Configuration
 > Every key of the library, its default, what it may be, and what it means.
 
-A project's `conf/` has a folder for each group and a file for each choice; a key that no file names has the default below. On the command
-line `KEY=VALUE` changes a value (`trainer.epochs=3`), `GROUP=FILE` chooses another file (`model=lightgbm`), and `experiment=NAME` a
-combination from `conf/experiment/`. `notebento config` prints the whole configuration of a run. A key that does not exist is an error that
-proposes the nearest one.
+A project's `conf/` has a folder for each group and a file for each choice; a key that no file names has the default
+below. On the command line `KEY=VALUE` changes a value (`trainer.epochs=3`), `GROUP=FILE` chooses another file
+(`model=lightgbm`), and `experiment=NAME` a combination from `conf/experiment/`. `notebento config` prints the whole
+configuration of a run. A key that does not exist is an error that proposes the nearest one.
 
-Where a table says *a class*, the configuration names one, `_target_: package.module.Class`, and the other keys of that place are its fields.
-The fields of the library's own classes are at [the end](#classes-of-the-library).
+Where a table says *a class*, the configuration names one, `_target_: package.module.Class`, and the other keys of that
+place are its fields. The fields of the library's own classes are at [the end](#classes-of-the-library).
 """
 
 

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.process
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built without running notebooks."""
     out = tmp_path_factory.mktemp("site")
-    done = subprocess.run([sys.executable, DOCS / "build.py", "--out", out], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, DOCS / "build.py", "--out", out], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 

@@ -22,12 +22,8 @@ import msgspec
 from ..core.clock import utc
 from ..core.config import DataConfig, Node, StoreConfig, aliased, build
 from ..core.errors import UserError, nearest
-<<<<<<< HEAD
 from ..core.package import project_package, version_aliases
-from .code import Project, targets
-=======
 from .code import Module, Project, targets
->>>>>>> 1627fb5 (A documentation site: README, tour, how-to pages, concepts, every notebook, command and key; built and checked by one command)
 from .keys import chosen, named_files
 from .plan import Run
 
