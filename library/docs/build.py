@@ -157,7 +157,7 @@ class Linker:
 
 
 def write_pages(sections: list[Section], folder: Path) -> tuple[dict[str, Markup], list[str]]:
-    """Write the text of all pages for Sphinx into `folder`; return it by the pages' names, and links that lead nowhere."""
+    """Write all pages for Sphinx into `folder`; return their texts by name, and the links that lead nowhere."""
     pages, texts = [*all_pages(sections)], dict[str, Markup]()
     linker = Linker(pages, folder)
     for page in chain(pages, linker.added):  # which grows meanwhile
