@@ -23,6 +23,7 @@ from ..core.errors import UserError, nearest
 from ..core.stage import Stage
 from ..data.split import split_of
 from ..models.base import Fitted, Model, Rows, load_fitted
+from ..models.encoding import fit_encoded
 from .budget import too_short
 from .callbacks import best_of
 from .processes import end_with_parent, supervise, torchrun
@@ -86,7 +87,7 @@ def fit_here(job: TrainingJob, stream: TextIO | None = None) -> Fitted:
     rows = job.rows()
     trainer = LightningTrainer(job.trainer, job.seed, job.threads, Path(job.work), stream=stream)
     model: Model = build(job.model)
-    return model.fit(rows["train"], rows["validation"], trainer)
+    return fit_encoded(model, rows["train"], rows["validation"], trainer)
 
 # %% ../../../nbs/training/job.ipynb #9fe1d7f8
 def fit(job: TrainingJob, stream: TextIO | None = None) -> Fitted:

@@ -30,6 +30,7 @@ from ..core.config import RangeConfig, TrainerConfig, TuneConfig, build
 from ..core.errors import NotebentoError, UserError, nearest
 from ..core.figures import picture
 from ..models.base import Fitted, Model, Rows
+from ..models.encoding import fit_encoded
 from .callbacks import seed_of
 from .job import TrainingJob, adjusted, tunable
 from .trainer import LightningTrainer
@@ -147,7 +148,7 @@ def run_trial(
     model_node, trainer = adjusted(job.model, job.trainer, changes)
     model: Model = build(model_node)
     runner = LightningTrainer(trainer, job.seed, job.threads, Path(job.work), on_epoch=on_epoch, keep=False)
-    return objective(model.fit(rows["train"], rows["validation"], runner), rows["validation"])
+    return objective(fit_encoded(model, rows["train"], rows["validation"], runner), rows["validation"])
 
 # %% ../../../nbs/training/tune.ipynb #cca2f422
 def reporter(trial: Trial) -> Callable[[dict[str, float]], None]:
