@@ -16,6 +16,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "library"  # the library's sources, where it is developed; other projects come with its wheel
@@ -156,26 +157,32 @@ def _make() -> None:
 def _install(extras: list[str]) -> None:
     print(f"Setting up .venv with {', '.join(extras)}: some minutes, once. Log: {LOG.relative_to(ROOT)}", flush=True)
     begin = time.monotonic()
-    command: list[str | Path] = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += ["--constraint", "requirements.lock", "--editable", f".[{','.join(extras)}]"]
+    pip: list[str | Path] = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     # The library by path, never by name: an index may have another package of that name.
-    command += ["--editable", LIBRARY] if LIBRARY.is_dir() else [_wheel()]
-    with (
-        LOG.open("w+", encoding="utf-8") as log,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as pip,
-    ):
-        for line in pip.stdout or ():
-            log.write(line)
-            _show(line.strip())
-        status = pip.wait()
-        _show("")
+    library = ["--editable", LIBRARY] if LIBRARY.is_dir() else [_wheel()]
+    commands = [[*pip, "--constraint", "requirements.lock", "--editable", f".[{','.join(extras)}]", *library]]
+    if not LIBRARY.is_dir():  # pip would keep another wheel of the same version
+        commands.insert(0, [*pip, "--no-deps", "--force-reinstall", _wheel()])
+    with LOG.open("w+", encoding="utf-8") as log:
+        status = next((failed for command in commands if (failed := _run(command, log))), 0)
         log.seek(0)
         output = log.read()
     if status:
         raise _explained("installing failed", output)
     print(f"Installed in {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def _run(command: list[str | Path], log: TextIO) -> int:
+    """The exit status of a command whose output goes to `log`, and line by line to the terminal."""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as pip:
+        for line in pip.stdout or ():
+            log.write(line)
+            _show(line.strip())
+        status = pip.wait()
+    _show("")
+    return status
 
 
 def _show(line: str) -> None:

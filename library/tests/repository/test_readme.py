@@ -35,7 +35,8 @@ def test_every_command_of_the_readme_is_run_by_a_test_here() -> None:
     assert LINES[:2] == ["python3 scripts/run.py", "python3 scripts/test.py"]  # see test_scripts.py
     build = "python3 library/docs/build.py"  # see test_docs.py
     others = {line.split()[1] for line in LINES[2:] if line not in (*RUNS, build)}
-    assert RUNS and build in LINES and others == {"config", "verify", "runs", "models", "features", "serve", "new"}
+    commands = {"config", "verify", "runs", "models", "features", "serve", "new", "update"}
+    assert RUNS and build in LINES and others == commands
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,10 @@ def test_new(runs: Path, customers: Path) -> None:
     place = customers.parent / "churn"
     said = printed(line.replace("../churn", str(place)).replace("customers.csv", str(customers)), runs, "--yes")
     assert "signed_up: time" in said and (place / "conf/data/churn.yaml").is_file()
+    line = next(line for line in LINES if " update " in line)
+    words, env = tool(line, runs)
+    done = subprocess.run(words, cwd=place, env=env | {"NOTEBENTO_HOME": str(place)}, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("up to date"), done.stdout + done.stderr
 
 
 def test_config(runs: Path) -> None:

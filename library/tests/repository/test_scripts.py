@@ -318,6 +318,7 @@ def test_another_wheel_installs_again(project: Path) -> None:
     with zipfile.ZipFile(wheel, "a") as content:
         content.writestr("more.py", "")
     assert "Setting up .venv" in start(project, "run.py").stdout
+    assert [*project.glob(".venv/lib/*/site-packages/more.py")], "of the same version, and yet another"
     assert start(project, "run.py").stdout == "notebento run\n"
 
 

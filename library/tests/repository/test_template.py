@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 import notebento
 from notebento.cli.agreement import agree
@@ -25,6 +26,7 @@ from notebento.pipeline.template import (
     pack_history,
     render,
     template,
+    templates,
     unpack_history,
 )
 from notebento.pipeline.wheel import library_files
@@ -95,6 +97,32 @@ def test_the_history_is_the_same_to_the_byte_each_time(repository: Path) -> None
     assert library_files()[f"notebento/{ARCHIVE}"] == pack_history(history(repository))
     committed = (repository / RELEASES).read_bytes()
     assert pack_history(unpack_history(committed)) == committed
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("version", sorted(templates()))
+def test_copier_renders_the_same_bytes(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a repository with a tag, to which the address in the answers leads."""
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.com")
+    source = tmp_path / "template"
+    for path, content in templates()[version].items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_bytes(content)
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-qm", "template"], ["tag", f"v{version}"]):
+        subprocess.run(["git", *command], cwd=source, check=True)
+    address = yaml.safe_load(render(template(), ANSWERS)[".copier-answers.yml"])["_src_path"]
+    settings = {"COUNT": "1", "KEY_0": f"url.{source}.insteadOf", "VALUE_0": address}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    monkeypatch.setenv("COPIER_CACHE_DIR", str(tmp_path / "cache"))
+    said = [word for name, value in ANSWERS.items() for word in ("--data", f"{name}={value}")]
+    command = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", f"--vcs-ref=v{version}", *said]
+    subprocess.run([*command, address, str(tmp_path / "made")], check=True)
+    places = [p for p in (tmp_path / "made").rglob("*") if p.is_file()]
+    made = {p.relative_to(tmp_path / "made").as_posix(): p.read_bytes() for p in places}
+    assert made == render(templates()[version], ANSWERS, f"v{version}")
 
 
 @pytest.mark.process

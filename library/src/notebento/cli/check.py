@@ -21,6 +21,7 @@ from notebento.core.errors import GateError, UserError
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}  # pytest's arguments
 QUICK = "not process and not server and not nightly"
 AGREE = "notebooks and modules agree"
+SETTLED = "conflicts of an update are settled"
 
 
 class Check(NamedTuple):
@@ -28,7 +29,7 @@ class Check(NamedTuple):
 
     root: Path
     name: str
-    command: list[str]  # empty: `agree`, in this process
+    command: list[str]  # empty: `agree` or `is_settled`, in this process
     aside: bool = False  # it only reads, and runs beside those that do not
 
 
@@ -84,13 +85,16 @@ def nearest_project(folder: Path) -> Path:
 
 def checks_of(root: Path, fast: bool = False, nightly: bool = False) -> list[Check]:
     """The checks of the project in `root`."""
+    from notebento.pipeline.template import ANSWERS
+
     tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
     # A file in one process: its fixtures are made once. The tests' order, with slow files first, is conftest.py's.
     tests = ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-    commands = {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check", "--quiet"], "types": ["mypy"]}
+    commands: dict[str, list[str]] = {SETTLED: []} if (root / ANSWERS).is_file() else {}
+    commands |= {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check", "--quiet"], "types": ["mypy"]}
     if "importlinter" in tools:
         commands["import layers"] = ["lint-imports", "--no-logo"]
-    aside = {*commands}
+    aside = {name for name, command in commands.items() if command}
     commands[AGREE] = []
     if fast:
         tests += ["-m", QUICK]
@@ -102,6 +106,15 @@ def checks_of(root: Path, fast: bool = False, nightly: bool = False) -> list[Che
         commands["notebook cells"] = ["nbdev_test", "--n_workers", "2", "--timing"]
     commands["tests"] = tests + ["--nightly"] * nightly
     return [Check(root, name, command, name in aside) for name, command in commands.items()]
+
+
+def is_settled(root: Path) -> bool:
+    """Print where conflicts of an update are left."""
+    from notebento.pipeline.update import conflicts_left
+
+    left = [*conflicts_left(root)]
+    print("\n".join(left) or "none is left")
+    return not left
 
 
 def run_all(checks: list[Check], quiet: bool = False) -> list[Result]:
@@ -167,7 +180,7 @@ def _live(one: Check, environment: Mapping[str, str], stream: TextIO) -> Result:
 def _passes(one: Check, environment: Mapping[str, str], stream: TextIO) -> bool:
     if not one.command:
         with redirect_stdout(stream):
-            return agree(one.root)
+            return {AGREE: agree, SETTLED: is_settled}[one.name](one.root)
     command = [sys.executable, "-m", "notebento", *one.command[1:]] if one.command[0] == "notebento" else one.command
     try:
         output = sys.stderr if stream is sys.stderr else None
@@ -182,7 +195,8 @@ def _result(one: Check, passed: bool, began: float) -> Result:
 
 
 def _heading(one: Check) -> str:
-    return f"\n── {_label(one)}: {' '.join(one.command) or 'notebento check --write makes them agree'}"
+    advice = {AGREE: "notebento check --write makes them agree", SETTLED: "take the template's version, or delete it"}
+    return f"\n── {_label(one)}: {' '.join(one.command) or advice[one.name]}"
 
 
 def _label(one: Check) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import notebento
-from notebento.cli import check, doctor, features, models, new, runs
+from notebento.cli import check, doctor, features, models, new, runs, update
 from notebento.cli.failures import Commands, report_crash
 from notebento.cli.options import AsJson, Overrides, err, out, print_json, shown
 from notebento.cli.streams import decoded, discard_output
@@ -256,6 +256,7 @@ def train_worker(run_dir: str) -> None:
 
 # In the order in which `--help` lists them: what one does, then the nouns.
 app.command("new")(new.new)
+app.command("update")(update.update)
 app.command("verify")(runs.verify)
 app.command("report")(runs.report)
 app.command("check", context_settings=check.FREE)(check.check)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Count', 'CountOrNone', 'Share', 'OpenShare', 'Amount', 'Positive', 'NonEmpty', 'Duration', 'Frozen', 'Node', 'plain',
-           'leaves', 'type_at', 'convert', 'imported', 'aliased', 'build', 'ProjectConfig', 'ColumnContract',
-           'TableContract', 'DataConfig', 'TrainerConfig', 'RangeConfig', 'TuneConfig', 'BoundConfig', 'EvaluateConfig',
-           'CardConfig', 'RegistryConfig', 'StoreConfig', 'ServeConfig', 'StageConfig', 'PipelineConfig', 'Config']
+           'leaves', 'type_at', 'convert', 'imported', 'aliased', 'build', 'ProjectConfig', 'UpdateConfig',
+           'ColumnContract', 'TableContract', 'DataConfig', 'TrainerConfig', 'RangeConfig', 'TuneConfig', 'BoundConfig',
+           'EvaluateConfig', 'CardConfig', 'RegistryConfig', 'StoreConfig', 'ServeConfig', 'StageConfig',
+           'PipelineConfig', 'Config']
 
 # %% ../../../nbs/core/config.ipynb #8bc37e88
 import importlib
@@ -205,6 +206,12 @@ class ProjectConfig(Frozen, frozen=True):
 
     name: str = ""
 
+
+class UpdateConfig(Frozen, frozen=True):
+    """Where `notebento update` looks for newer versions of the library."""
+
+    source: NonEmpty | None = None  # a folder of wheels, a URL, `index`; null: the library that runs
+
 # %% ../../../nbs/core/config.ipynb #2bdadb27
 class ColumnContract(Frozen, frozen=True):
     """What a column's values must be. What is left out is not checked."""
@@ -395,6 +402,7 @@ class Config(Frozen, frozen=True):
         1  # of the CPU in training; part of what makes two runs equal to the byte
     )
     project: ProjectConfig = msgspec.field(default_factory=ProjectConfig)
+    update: UpdateConfig = msgspec.field(default_factory=UpdateConfig)
     data: DataConfig = msgspec.field(default_factory=DataConfig)
     features: Node = Node({})  # the class that makes the features
     store: StoreConfig = msgspec.field(default_factory=StoreConfig)

@@ -7,10 +7,8 @@ __all__ = ['project_name', 'free_place', 'beside', 'first_commit']
 
 # %% ../../../nbs/pipeline/placement.ipynb #6dfd4aa0
 import keyword
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.errors import UserError
+from .repository import complaint, git
 
 # %% ../../../nbs/pipeline/placement.ipynb #4c8ed295
 def project_name(folder: Path, wanted: str = "") -> str:
@@ -65,11 +64,6 @@ def beside(folder: Path) -> Iterator[Path]:
 # %% ../../../nbs/pipeline/placement.ipynb #3b59b66c
 def first_commit(folder: Path) -> str:
     """Make a repository of the folder; returns why that was not possible, or nothing."""
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith("GIT_") or k.startswith(("GIT_AUTHOR", "GIT_COMMITTER", "GIT_CONFIG"))
-    }
     steps = (
         ["init", "--quiet", "--initial-branch=main"],
         ["add", "--all"],
@@ -77,10 +71,9 @@ def first_commit(folder: Path) -> str:
     )
     for step in steps:
         try:
-            done = subprocess.run(["git", *step], cwd=folder, env=environment, capture_output=True, text=True)
+            done = git(folder, *step)
         except FileNotFoundError:
             return "git is not installed"
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            return f"git {step[0]}: {lines[-1] if lines else done.returncode}"
+            return f"git {step[0]}: {complaint(done)}"
     return ""
