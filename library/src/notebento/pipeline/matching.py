@@ -6,11 +6,12 @@
 __all__ = ['Pairs', 'Key', 'MOSTLY', 'SIMILAR', 'Node', 'kind_and_source', 'pair_equal', 'pair_parts', 'similarity',
            'pair_similar', 'match_cells', 'moved', 'connected']
 
-# %% ../../../nbs/pipeline/matching.ipynb #48a2f538
+# %% ../../../nbs/pipeline/matching.ipynb #b7902899
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from .cells import CellDict, is_conflict
 
@@ -79,13 +80,21 @@ def pair_parts(wholes: list[CellDict], parts: list[CellDict], pairs: Pairs) -> P
             found.add((best, j))
     return found
 
-# %% ../../../nbs/pipeline/matching.ipynb #5ccf19ff
+# %% ../../../nbs/pipeline/matching.ipynb #51be3e77
 SIMILAR = 0.5
 
 
+@lru_cache(1000)
+def _words(source: str) -> Counter[str]:
+    return Counter(re.findall(r"\w+", source))
+
+
 def similarity(a: CellDict, b: CellDict) -> float:
-    """The share of the words that both have, 0 to 1 ([Dice](https://en.wikipedia.org/wiki/Dice-S%C3%B8rensen_coefficient))."""
-    words = [Counter(re.findall(r"\w+", cell["source"])) for cell in (a, b)]
+    """The share of the words that both have, 0 to 1.
+
+    The coefficient of [Dice](https://en.wikipedia.org/wiki/Dice-S%C3%B8rensen_coefficient).
+    """
+    words = [_words(cell["source"]) for cell in (a, b)]
     return 2 * (words[0] & words[1]).total() / max(1, words[0].total() + words[1].total())
 
 
