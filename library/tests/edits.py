@@ -29,8 +29,8 @@ class Editor:
         """A copy of `base` with `times` edits; one in twenty comes back from a tool that gives every cell a new id."""
         notebook = copy.deepcopy(base)
         for _ in range(times):
-            edit = self.draws.choice([self.insert, self.delete, self.change, self.change, self.move, self.split, self.join])
-            edit(notebook["cells"])
+            edits = [self.insert, self.delete, self.change, self.change, self.move, self.split, self.join]
+            self.draws.choice(edits)(notebook["cells"])
         if self.draws.random() < 0.05:
             for cell in notebook["cells"]:
                 cell["id"] = self.new_id()
@@ -85,11 +85,9 @@ class Editor:
         cut = self.draws.randint(1, len(lines) - 1)
         halves = ["\n".join(half).strip("\n") for half in (lines[:cut], lines[cut:])]
         kept = self.draws.choice([0, 1, None])  # JupyterLab's releases differ in which half keeps the id
-        new = [
-            cells[at] | {"id": cells[at]["id"] if n == kept else self.new_id(), "source": half.splitlines(keepends=True)}
-            for n, half in enumerate(halves)
-        ]
-        cells[at : at + 1] = new
+        ids = [cells[at]["id"] if n == kept else self.new_id() for n in range(2)]
+        sources = [half.splitlines(keepends=True) for half in halves]
+        cells[at : at + 1] = [cells[at] | {"id": i, "source": s} for i, s in zip(ids, sources, strict=True)]
 
     def join(self, cells: list[Cell]) -> None:
         """Two neighbours of one kind, with a blank line between paragraphs."""
@@ -107,8 +105,9 @@ def lost_lines(base: Notebook, ours: Notebook, theirs: Notebook, merged: Noteboo
     """Those of the user's cells that are not found again in `merged`.
 
     A cell is found when it is there verbatim, or when it was the template's and the template changed or deleted it.
-    Otherwise the lines that the user wrote have to stand in their order in one cell, or in neighbours that came of it by
-    a split, beside most of the template's lines that the cell had and the template still has; none of these may be gone.
+    Otherwise the lines that the user wrote have to stand in their order in one cell, or in neighbours (at most three)
+    after a split, beside most of those lines of the template that the cell had and the template still has; and none of
+    these may be gone.
     """
     kinds = [(cell["cell_type"], source(cell)) for cell in merged["cells"]]
     before, new = ([(cell["cell_type"], source(cell)) for cell in notebook["cells"]] for notebook in (base, theirs))
@@ -122,7 +121,7 @@ def lost_lines(base: Notebook, ours: Notebook, theirs: Notebook, merged: Noteboo
         own = [line for line in lines if line not in known]
         kept = Counter(line for line in lines if line in known and offered[line] >= known[line])
         live = [other.split("\n") for k, other in kinds if k == kind]
-        runs = [[*live[i], *sum(live[i + 1 : i + 3], [])] for i in range(len(live))]
+        runs = [[line for other in live[i : i + 3] for line in other] for i in range(len(live))]
         found = any(_contains(run, own) and 2 * (kept & Counter(run)).total() >= kept.total() for run in runs)
         if not found or kept - Counter(line for other in live for line in other):
             lost.append(text)

@@ -159,7 +159,7 @@ def heirs(cells: Cells, pieces: Cells) -> dict[int, int]:
             found[n] = m
     return found
 
-# %% ../../../nbs/pipeline/cellmerge.ipynb #f095d3f6
+# %% ../../../nbs/pipeline/cellmerge.ipynb #bc9b5c11
 def place_pieces(group: Group, pieces: Cells, base: Cells, ours: Cells, theirs: Cells) -> None:
     """Give each piece its slot. A cell of which nothing is left has an empty one."""
     mine, new, past = heirs(ours, pieces), heirs(theirs, pieces), heirs(base, pieces)
@@ -175,10 +175,11 @@ def place_pieces(group: Group, pieces: Cells, base: Cells, ours: Cells, theirs: 
     for n, i in enumerate(group.ours):
         group.ours[i] = slots[mine[n]] if n in mine else Slot()
     for n, j in enumerate(group.theirs):
-        above = max((m for other, m in new.items() if other <= n), default=0)
-        group.theirs[j] = slots[above] if slots else Slot(base=group.base[n] if n < len(group.base) else None)
-    for slot in slots:
-        slot.pieces = list(dict.fromkeys(slots))
+        is_past = not slots and n < len(group.base)
+        group.theirs[j] = slots[new[n]] if n in new else Slot(base=group.base[n] if is_past else None)
+    of_one = list(dict.fromkeys(slots))
+    for slot in [*group.ours.values(), *group.theirs.values()]:
+        slot.pieces = of_one
 
 # %% ../../../nbs/pipeline/cellmerge.ipynb #b5f57cff
 def settle(group: Group, base: Cells, ours: Cells, theirs: Cells) -> None:

@@ -61,12 +61,12 @@ def group_cells(base: Cells, ours: Cells, theirs: Cells) -> list[Group]:
         groups.append(group)
     return groups
 
-# %% ../../../nbs/pipeline/merge.ipynb #b4e89c5b
+# %% ../../../nbs/pipeline/merge.ipynb #c7204d06
 Row = list[Slot]
 
 
 def row_of(sides: list[dict[int, Slot]]) -> Row:
-    """The slots of one notebook in its order; cells that the other side joined have one."""
+    """The slots of one notebook, in its order."""
     slots = {i: slot for side in sides for i, slot in side.items()}
     return [slots[i] for i in sorted(slots)]
 
@@ -94,12 +94,13 @@ def _with_deleted(mine: Row, new: Row) -> Row:
         row.insert(_below(row, max(stayed, key=lambda s: s.base or 0, default=None), new), slot)
     return row
 
-# %% ../../../nbs/pipeline/merge.ipynb #49aca3c4
+# %% ../../../nbs/pipeline/merge.ipynb #3e3e59d2
 def _with_splits(row: Row, new: Row) -> Row:
     """`row` with the pieces that the template split off a cell and left beside it."""
     row = [*row]
     for above, slot, below in zip([None, *new], new, [*new[1:], None], strict=False):
-        if slot not in row and (above in slot.pieces or below in slot.pieces):
+        kin = [other for other in (above, below) if other is not None and other.pieces is slot.pieces]
+        if kin and slot not in row and slot in slot.pieces:
             at = slot.pieces.index(slot)
             before = [row.index(piece) + 1 for piece in slot.pieces[:at] if piece in row]
             after = [row.index(piece) for piece in slot.pieces[at:] if piece in row]
@@ -118,11 +119,11 @@ def _with_pieces(row: Row, slot: Slot, common: set[Slot]) -> Row:
         end += 1
     return row[start:end]
 
-# %% ../../../nbs/pipeline/merge.ipynb #90bf733a
+# %% ../../../nbs/pipeline/merge.ipynb #11b06883
 def merge_rows(mine: Row, new: Row) -> Row:
     """The user's row with what the template inserted and moved."""
     row, by_user = _with_deleted(_with_splits(mine, new), new), moved_slots(mine)
-    new, common = list(dict.fromkeys(new)), {*mine} & {*new}
+    common = {*mine} & {*new}
     by_template = {slot for slot in moved_slots(new) - by_user if slot in common or not slot.pieces}
     carried = {slot: _with_pieces(row, slot, common) for slot in by_template}
     along = {piece for pieces in carried.values() for piece in pieces}
