@@ -1,13 +1,17 @@
 """`notebento models`: the registry."""
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from notebento.cli.options import AsJson, Overrides, err, out, print_facts, print_json
-from notebento.core.compose import compose
+from notebento.cli.options import AsJson, AsPage, Overrides, err, out, print_facts, print_json, shown
+from notebento.core.compose import compose, project_root
 from notebento.core.config import plain
+from notebento.core.errors import UserError
+from notebento.core.package import project_package
 
 app = typer.Typer(no_args_is_help=True, help="The registry: versions, the champion, and how it came to be.")
 
@@ -50,11 +54,86 @@ def show(version: Version, overrides: Overrides = None, as_json: AsJson = False)
         print_json(found)
         return
     facts = {"version": found.version, "registered": found.registered, "run": found.lineage.run}
-    facts |= {"commit": found.lineage.commit + (" (and changes)" if found.lineage.dirty else "")}
-    facts |= {"overrides": " ".join(found.lineage.overrides) or "none", "data": found.lineage.data}
+    if origin := found.lineage.imported:
+        facts = {"version": found.version, "registered": found.registered, "imported": origin["file"]}
+        facts |= {"SHA-256": origin["sha256"], "written by": origin["producer"], "command": origin["command"]}
+    else:
+        facts |= {"commit": found.lineage.commit + (" (and changes)" if found.lineage.dirty else "")}
+        facts |= {"overrides": " ".join(found.lineage.overrides) or "none", "data": found.lineage.data}
     print_facts(facts | {"graph": found.digest})
     for part, metrics in plain(found.metrics).items():
         out.print(result_table(metrics, part))
+
+
+@app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="A model as ONNX: skl2onnx, onnxmltools, Keras, JAX, PyTorch.")],
+    overrides: Overrides = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="What it reads and answers, as JSON or YAML; --draft shows the form.")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="Labelled rows that it has not learned from, CSV or Parquet: what it is measured on."),
+    ] = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Only print a first schema, made of the graph's inputs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register a model that was trained elsewhere: in scikit-learn, XGBoost, Keras or JAX.
+
+    The schema says what is predicted (task, target, classes) and which fields a record has, in the order in which the model
+    was trained: {"task": "binary", "target": "churned", "classes": ["no", "yes"], "record": {"age": {"type": "number",
+    "required": false}, "plan": {"type": "string"}}}. Types are number, string and boolean.
+
+    With --rows the model is measured and has to pass the gate, as every version. Without, it is registered and never
+    becomes champion by itself: notebento models promote VERSION --reason '…'.
+    """
+    from notebento.models.adapter import draft as first_schema
+    from notebento.models.foreign import read_graph
+    from notebento.pipeline import imports
+    from notebento.registry.registry import standing
+
+    if draft:
+        print_json(first_schema(read_graph(file)))
+        return
+    if schema is None:
+        fix = f"notebento models import {shlex.quote(str(file))} --draft > schema.json, then --schema schema.json"
+        raise UserError("a graph does not say what its columns mean, so an import needs --schema", fix=fix)
+    config, chosen = compose(overrides or []), overrides or []
+    command = shlex.join(["notebento", "models", "import", str(file), "--schema", str(schema)])
+    command += (f" --rows {shlex.quote(str(rows))}" if rows else "") + "".join(f" {shlex.quote(o)}" for o in chosen)
+    package = project_package(project_root())
+    version = imports.import_model(file, schema, config, rows, package, chosen, command)
+    if as_json:
+        print_json(version)
+        return
+    for part, metrics in plain(version.metrics).items():
+        from notebento.pipeline.terminal import result_table
+
+        out.print(result_table(metrics, part))
+    out.print(standing(_registry(overrides), version.version, *chosen), highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command("card")
+def model_card(
+    version: Version,
+    overrides: Overrides = None,
+    html: AsPage = None,
+) -> None:
+    """The model card of one version, as Markdown."""
+    from notebento.core.artifacts import load, save_text
+    from notebento.registry.card import card, card_page
+
+    registry = _registry(overrides)
+    found = registry.version(version)
+    text = card(found, compose(overrides or []).registry.card, load(registry.bundle(found.version) / "schema.json"))
+    if html:
+        save_text(html, card_page(text))
+        out.print(shown(html), highlight=False)
+    else:
+        print(text)
 
 
 @app.command()
@@ -66,7 +145,7 @@ def promote(
     if as_json:
         print_json(entry)
     else:
-        _say(f"{entry.version} is the champion now; before it was {entry.prior}")
+        _say(f"{entry.version} is the champion now; before it was {entry.prior or 'none'}")
 
 
 @app.command()

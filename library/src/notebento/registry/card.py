@@ -89,6 +89,10 @@ def _split_table(split: dict[str, Any]) -> _CardTable:
 # %% ../../../nbs/registry/card.ipynb #60b86573
 def _lineage_rows(version: Version) -> _CardTable:
     made, environment = version.lineage, version.lineage.environment
+    if made.imported:
+        facts = {"bundle": version.digest[:16], "file": made.imported["file"], "SHA-256": made.imported["sha256"][:16]}
+        facts |= {"written by": made.imported["producer"], "command": made.imported["command"]}
+        return _CardTable(["what", "which"], [[name, f"`{value}`"] for name, value in facts.items() if value])
     changed = " with changes that are not in it" if made.dirty else ""
     facts = {
         "bundle": f"`{version.digest[:16]}`",
@@ -105,6 +109,8 @@ def _lineage_rows(version: Version) -> _CardTable:
 # %% ../../../nbs/registry/card.ipynb #bff70b10
 def _commands(made: Lineage) -> list[str]:
     """The commands that make the version again; none when its code is in no commit."""
+    if made.imported and made.imported["command"]:
+        return [made.imported["command"]]
     if not made.commit or made.dirty:
         return []
     run = " ".join(["python3 scripts/run.py", *made.overrides])

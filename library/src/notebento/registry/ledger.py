@@ -15,7 +15,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -121,7 +121,7 @@ def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
     if not known:
         raise UserError("nothing is registered yet", fix="notebento run")
     if name == "champion":
-        return champion_of(history)
+        return champion_of(history) or _no_champion(known)
     matches = [v for v in known if v == name] or [v for v in known if name and v.startswith(name)]
     if len(matches) > 1:
         raise UserError(f"'{name}' is ambiguous: {', '.join(matches)}", fix="use a longer prefix")
@@ -129,14 +129,24 @@ def find_version(name: str, history: Iterable[LedgerEntry]) -> str:
         raise UserError(f"there is no version '{name}'.{nearest(name, known)}", fix="notebento models list")
     return matches[0]
 
+
+def _no_champion(known: list[str]) -> NoReturn:
+    """Versions that nothing was measured of wait for somebody to decide."""
+    fix = f"notebento models promote {known[-1]} --reason '…'"
+    raise UserError("no version is the champion yet; those that are registered were never measured", fix=fix)
+
 # %% ../../../nbs/registry/ledger.ipynb #5dbb77cc
-def registration(version: str, history: list[LedgerEntry]) -> list[LedgerEntry]:
-    """The rows that a new version adds: none when it is known, two when it is the first."""
+def registration(version: str, history: list[LedgerEntry], passed: bool = True) -> list[LedgerEntry]:
+    """The rows that a new version adds: none when it is known, two when it is the first that `passed` the gate."""
     if any(row.action == "register" and row.version == version for row in history):
         return []
     champion = champion_of(history)
-    rows = [entry("register", version, champion, "passed the gate")]
-    return rows if champion else [*rows, entry("promote", version, "", "the first version that passed the gate")]
+    rows = [entry("register", version, champion, "passed the gate" if passed else "nothing was measured")]
+    return (
+        rows
+        if champion or not passed
+        else [*rows, entry("promote", version, "", "the first version that passed the gate")]
+    )
 
 # %% ../../../nbs/registry/ledger.ipynb #ee3962bd
 def promotion(name: str, history: list[LedgerEntry], reason: str, approval: str) -> list[LedgerEntry]:

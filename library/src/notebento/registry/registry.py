@@ -23,6 +23,7 @@ from ..core.config import RegistryConfig
 from ..core.errors import GateError, NotebentoError, UserError
 from ..core.package import copy_package, package_digest, package_listing
 from ..core.runs import at_most, leading
+from ..evaluation.gate import was_measured
 from ..evaluation.metrics import OURS, Metrics
 from .ledger import Ledger, LedgerEntry, champion_of, find_version, promotion, registration, reversal
 
@@ -56,6 +57,7 @@ class Lineage(msgspec.Struct, frozen=True):
     overrides: list[str] = []
     data: str = ""  # digest of the snapshot
     artifacts: dict[str, str] = {}  # name -> digest, of everything that two runs must agree on
+    imported: dict[str, str] = {}  # of a model that was trained elsewhere: its file, who wrote that, the command
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
 
@@ -148,8 +150,8 @@ _OWN_NAME = "give a model that predicts something else its own project name: pro
 
 
 def refuse_failed(gate: dict[str, Any]) -> None:
-    """Raise `GateError` when the gate refused the model."""
-    if not gate["passed"]:
+    """Raise `GateError` when the gate refused the model; one that was not measured is not refused."""
+    if not gate["passed"] and was_measured(gate):
         reasons = "; ".join(gate.get("reasons", [])) or "no reasons given"
         raise GateError(
             f"the gate refused the model: {reasons}", fix="see gate.json; improve the model, or change evaluate.gate"
@@ -158,9 +160,18 @@ def refuse_failed(gate: dict[str, Any]) -> None:
 # %% ../../../nbs/registry/registry.ipynb #97da2be5
 def _refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
     """Raise `UserError` when the version to be promoted predicts something else than the champion before it."""
+    if not promotion.prior:  # there was no champion
+        return
     champion, new = (prediction_task(store, version) for version in (promotion.prior, promotion.version))
     if differs := champion.difference(new):
         raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=_OWN_NAME)
+
+
+def _needs_reason(version: Version, reason: str) -> None:
+    """Raise `UserError` when a version that was never measured is to be promoted for no `reason`."""
+    if not was_measured(version.gate) and not reason.strip():
+        fix = f"notebento models promote {version.version} --reason 'why it is good enough', or import it with --rows"
+        raise UserError(f"{version.version} was never measured, so that it becomes champion needs a reason", fix=fix)
 
 # %% ../../../nbs/registry/registry.ipynb #ea619f8c
 def _nothing_registered(versions: "Versions", command: str) -> UserError:
@@ -233,10 +244,14 @@ def standing(registry: Versions, name: str, *overrides: str) -> str:
     version, champion = registry.version(name).version, registry.champion()
     if version == champion:
         return f"{version} is the champion"
+    if not champion:
+        promote = " ".join(["notebento models promote", version, "--reason '…'", *overrides])
+        return f"{version} was never measured and waits for a decision; there is no champion: {promote}"
     tasks = [prediction_task(registry.store, each) for each in (champion, version)]
     if differs := tasks[0].difference(tasks[1]):
         return f"{version} is registered and cannot become champion here beside {champion}: {differs}; {_OWN_NAME}"
-    promote = " ".join(["notebento models promote", version, *overrides])
+    reason = [] if was_measured(registry.version(name).gate) else ["--reason '…'"]
+    promote = " ".join(["notebento models promote", version, *reason, *overrides])
     return f"{version} waits for a decision, like every later version; the champion stays {champion}: {promote}"
 
 # %% ../../../nbs/registry/registry.ipynb #42cc28eb
@@ -264,15 +279,19 @@ class Registry(Versions):
             facts |= {"package": package.name, "package_digest": package_digest(package)}
         new = Version(version_name(whole), whole, project, now, lineage, metrics, gate, **facts)
         store_version(self.store, bundle, new, package)
-        self.ledger.append(lambda history: registration(new.version, history))
+        self.ledger.append(lambda history: registration(new.version, history, gate["passed"]))
         return self.version(new.version)
 
     def promote(self, name: str, reason: str = "", approval: str = "") -> LedgerEntry:
-        """Make the version `name` the champion. Raises `UserError` when it is already, or predicts something else."""
+        """Make the version `name` the champion.
+
+        Raises `UserError` when it is already, predicts something else, or was never measured and there is no `reason`.
+        """
 
         def decide(history: list[LedgerEntry]) -> list[LedgerEntry]:
             rows = promotion(name, history, reason, approval)
             _refuse_other_task(self.store, rows[0])
+            _needs_reason(read_version(self.store, rows[0].version), reason)
             return rows
 
         return self.ledger.append(decide)[-1]
