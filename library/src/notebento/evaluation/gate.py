@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['bound_checks', 'champion_checks', 'baseline_checks', 'undefined_because', 'unseen_classes', 'gate_verdict',
-           'unmeasured', 'was_measured', 'champion_obstacle']
+           'unmeasured', 'champion_obstacle']
 
 # %% ../../../nbs/evaluation/gate.ipynb #296f05e9
 from collections.abc import Collection, Mapping, Sequence
@@ -106,11 +106,6 @@ def gate_verdict(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def unmeasured(why: str) -> dict[str, Any]:
     """`gate.json` of a model that could not be measured, and why: it neither passed nor was it refused."""
     return gate_verdict([_check("measured", None, None, False, f"nothing was measured: {why}")]) | {"measured": False}
-
-
-def was_measured(gate: Mapping[str, Any]) -> bool:
-    """Whether `gate` judged by measurements."""
-    return bool(gate.get("measured", True))
 
 # %% ../../../nbs/evaluation/gate.ipynb #a2e31bea
 def champion_obstacle(champion: Signature, ours: Signature, columns: Sequence[str]) -> str:

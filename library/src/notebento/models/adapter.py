@@ -23,7 +23,7 @@ from ..core.errors import UserError, nearest
 from .bundle import RecordField, Signature
 from .foreign import ForeignGraph, Port, shown
 
-# %% ../../../nbs/models/adapter.ipynb #be76edf5
+# %% ../../../nbs/models/adapter.ipynb #47ba587f
 class ModelField(Frozen, frozen=True):
     """A field of a record, and what the graph calls it."""
 
@@ -31,7 +31,7 @@ class ModelField(Frozen, frozen=True):
     required: bool = True
     input: str = ""  # the graph's input that reads it; empty: the one of its name, or the only one of its type
 
-
+# %% ../../../nbs/models/adapter.ipynb #683ea786
 class ModelSchema(Frozen, frozen=True):
     """What a foreign graph reads and answers: the file that `notebento models import --schema` takes."""
 
@@ -42,7 +42,7 @@ class ModelSchema(Frozen, frozen=True):
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # binary: yes from here on; null: 0.5
     output: str = ""  # the graph's output that is the answer; empty: the only one that can be
 
-# %% ../../../nbs/models/adapter.ipynb #ac76e162
+# %% ../../../nbs/models/adapter.ipynb #cf50c29c
 def read_schema(path: Path) -> ModelSchema:
     """The schema in a JSON or YAML file. Raises `UserError` that names the place."""
     try:
@@ -57,7 +57,7 @@ def read_schema(path: Path) -> ModelSchema:
         raise UserError(problem, fix="leave --schema out: the features of the newest run are the default")
     return checked(convert(_known(values), ModelSchema, "schema"))
 
-
+# %% ../../../nbs/models/adapter.ipynb #020043e5
 def _known(values: Any) -> Any:
     """`values`, unless a name in them is none of a schema's."""
     fields = values.get("record") if isinstance(values, dict) else None
@@ -72,7 +72,7 @@ def _known(values: Any) -> Any:
                 )
     return values
 
-# %% ../../../nbs/models/adapter.ipynb #06f9bdfe
+# %% ../../../nbs/models/adapter.ipynb #fcdf79c9
 def checked(schema: ModelSchema) -> ModelSchema:
     """`schema`, if it agrees with itself."""
     classes = len(schema.classes or ())
@@ -89,26 +89,26 @@ def checked(schema: ModelSchema) -> ModelSchema:
         raise UserError("record: there is no field", fix="name what the graph reads; --draft shows the form")
     return schema
 
-# %% ../../../nbs/models/adapter.ipynb #0f912222
+# %% ../../../nbs/models/adapter.ipynb #8e863247
 class Column(NamedTuple):
     """What is known of a column: its type, and perhaps the input that reads it."""
 
     type: str  # number, string or boolean
     input: str = ""
 
-
+# %% ../../../nbs/models/adapter.ipynb #8fedd61e
 class Feed(NamedTuple):
     """An input of the graph, and the columns that it reads, in this order."""
 
     port: Port
     columns: tuple[str, ...]
 
-
+# %% ../../../nbs/models/adapter.ipynb #0d77744d
 def plain_name(name: str) -> str:
     """A column's name as an exporter may have changed it."""
     return re.sub(r"\W+", "_", re.sub(r"^serving_default_|:\d+$", "", name)).strip("_")
 
-# %% ../../../nbs/models/adapter.ipynb #6fcd0551
+# %% ../../../nbs/models/adapter.ipynb #e6a637de
 def named(ports: Sequence[Port], columns: Mapping[str, Column]) -> dict[str, list[str]]:
     """By input: the columns that name it, or the one of its name."""
     names = [port.name for port in ports]
@@ -125,7 +125,7 @@ def named(ports: Sequence[Port], columns: Mapping[str, Column]) -> dict[str, lis
             found[port.name] = same
     return found
 
-# %% ../../../nbs/models/adapter.ipynb #8b916865
+# %% ../../../nbs/models/adapter.ipynb #ea3eb36e
 def assign(graph: ForeignGraph, columns: Mapping[str, Column], every: bool = True) -> list[Feed]:
     """The columns that each input of `graph` reads; `every` one has to be read.
 
@@ -150,7 +150,7 @@ def assign(graph: ForeignGraph, columns: Mapping[str, Column], every: bool = Tru
         _check_feed(feed, columns, graph.file)
     return feeds
 
-# %% ../../../nbs/models/adapter.ipynb #da543293
+# %% ../../../nbs/models/adapter.ipynb #b7f978ea
 def _refuse_guess(ports: Sequence[Port], rest: Mapping[str, Column], by_name: bool) -> None:
     """Raise `UserError` unless there is one way to feed `ports` with the columns that are left."""
     port = ports[0]
@@ -161,7 +161,7 @@ def _refuse_guess(ports: Sequence[Port], rest: Mapping[str, Column], by_name: bo
         problem = f"the fields do not say which of them the inputs {shown([str(p) for p in ports])} read"
         raise UserError(problem, fix=f'name the input of each field in the record: "input": "{port.name}"')
 
-# %% ../../../nbs/models/adapter.ipynb #0a6fd90c
+# %% ../../../nbs/models/adapter.ipynb #f0f6a384
 def _check_feed(feed: Feed, columns: Mapping[str, Column], file: str) -> None:
     """Raise `UserError` unless the input of `feed` can read its columns."""
     port, text = feed.port, feed.port.kind == TensorProto.STRING
@@ -178,12 +178,12 @@ def _check_feed(feed: Feed, columns: Mapping[str, Column], file: str) -> None:
         problem = f"{file} reads {port}, and the schema has {len(feed.columns)} {what} for it: {shown(feed.columns)}"
         raise UserError(problem, fix="list in the record what the model was trained on, in that order")
 
-# %% ../../../nbs/models/adapter.ipynb #2d517169
+# %% ../../../nbs/models/adapter.ipynb #d6f61c23
 TEXT, FLOAT, BOOL = TensorProto.STRING, TensorProto.FLOAT, TensorProto.BOOL
 LEAST_OPSET = 9  # of the nodes that we add
 _OURS = {False: "numeric", True: "categorical"}
 
-
+# %% ../../../nbs/models/adapter.ipynb #3296f159
 def default_opset(model: onnx.ModelProto) -> int:
     """The version of the standard operators that `model` uses; it gets one if it uses none."""
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
@@ -195,11 +195,11 @@ def default_opset(model: onnx.ModelProto) -> int:
         raise UserError(problem, fix="export it with target_opset=17")
     return version
 
-# %% ../../../nbs/models/adapter.ipynb #de33d80c
+# %% ../../../nbs/models/adapter.ipynb #8f7064ce
 def _constant(name: str, values: Any) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values), name)
 
-
+# %% ../../../nbs/models/adapter.ipynb #fbed7cb4
 def _split(ours: str, feeds: Sequence[Feed], opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes that divide the input `ours` among `feeds`; each part has the input's name and the ending `:part`."""
     parts, widths = [f"{feed.port.name}:part" for feed in feeds], [len(feed.columns) for feed in feeds]
@@ -210,12 +210,12 @@ def _split(ours: str, feeds: Sequence[Feed], opset: int) -> tuple[list[onnx.Node
     sizes = _constant(f"{ours}:widths", np.array(widths, np.int64))
     return [helper.make_node("Split", [ours, sizes.name], parts, axis=1)], [sizes]
 
-# %% ../../../nbs/models/adapter.ipynb #fb8e5fd8
+# %% ../../../nbs/models/adapter.ipynb #96ef7519
 def is_whole(kind: int) -> bool:
     """Is `kind` a type of whole numbers?"""
     return kind not in (TEXT, BOOL) and bool(np.issubdtype(helper.tensor_dtype_to_np_dtype(kind), np.integer))
 
-
+# %% ../../../nbs/models/adapter.ipynb #44cef1b9
 def _convert(feed: Feed) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes from a feed's part to the input itself: its type, and its shape."""
     port, name = feed.port, f"{feed.port.name}:part"
@@ -236,7 +236,7 @@ def _convert(feed: Feed) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     inputs = [name, f"{name}:rows"] if flat else [name]
     return [*nodes, helper.make_node("Reshape" if flat else "Identity", inputs, [port.name])], constants
 
-# %% ../../../nbs/models/adapter.ipynb #b0b0378e
+# %% ../../../nbs/models/adapter.ipynb #6f6511bc
 def check_required(feeds: Sequence[Feed], lacking: Collection[str], file: str) -> None:
     """Raise `UserError` for a column that may be missing and is read as a type that knows no missing value."""
     for port, columns in feeds:
@@ -245,7 +245,7 @@ def check_required(feeds: Sequence[Feed], lacking: Collection[str], file: str) -
             problem = f"record.{absent[0]} may be missing, and {file} reads it as {port}, where nothing can be missing"
             raise UserError(problem, fix="require it in the schema, or export the model with float inputs")
 
-# %% ../../../nbs/models/adapter.ipynb #c17c18e2
+# %% ../../../nbs/models/adapter.ipynb #57f9addf
 def with_front(graph: ForeignGraph, feeds: Sequence[Feed]) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
     """The graph with inputs `numeric` and `categorical`, and the columns of each; its names begin with `model/`."""
     model = compose.add_prefix(graph.model, "model/", rename_functions=False)
@@ -268,7 +268,7 @@ def with_front(graph: ForeignGraph, feeds: Sequence[Feed]) -> tuple[onnx.ModelPr
     model.ir_version = max(model.ir_version, 4)  # before, a constant had to be an input as well
     return model, columns[False], columns[True]
 
-# %% ../../../nbs/models/adapter.ipynb #907bf1f5
+# %% ../../../nbs/models/adapter.ipynb #d94ae493
 def with_answer(model: onnx.ModelProto, output: str, schema: Signature, width: int) -> onnx.ModelProto:
     """`model` with one output, the answer, made of its `output` of `width` columns."""
     graph, classes = model.graph, len(schema.classes or ()) if schema.task == "multiclass" else 0
@@ -286,12 +286,12 @@ def with_answer(model: onnx.ModelProto, output: str, schema: Signature, width: i
     graph.output.append(helper.make_tensor_value_info(name, FLOAT, sizes))
     return model
 
-# %% ../../../nbs/models/adapter.ipynb #2713780f
+# %% ../../../nbs/models/adapter.ipynb #fa862def
 def columns_of(schema: ModelSchema) -> dict[str, Column]:
     """The columns that a user's schema describes: its fields."""
     return {name: Column(field.type, field.input) for name, field in schema.record.items()}
 
-
+# %% ../../../nbs/models/adapter.ipynb #c3a3ad18
 def signature_of(schema: ModelSchema, numeric: tuple[str, ...], categorical: tuple[str, ...]) -> Signature:
     """What the adapted graph reads and answers: what a service and a registry know of it."""
     return Signature(
@@ -304,7 +304,7 @@ def signature_of(schema: ModelSchema, numeric: tuple[str, ...], categorical: tup
         threshold=schema.threshold,
     )
 
-# %% ../../../nbs/models/adapter.ipynb #2845144d
+# %% ../../../nbs/models/adapter.ipynb #f3be8a42
 def draft(graph: ForeignGraph) -> dict[str, Any]:
     """A first schema for `graph`: its inputs as fields, to be given names, and what is predicted."""
     record: dict[str, Any] = {}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Adapted', 'adapt', 'adapt_to', 'rows_to_try', 'golden_rows', 'write_imported', 'origin']
 
-# %% ../../../nbs/models/imported.ipynb #ca4cc25f
+# %% ../../../nbs/models/imported.ipynb #a668abe6
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ..core.config import plain
 from ..core.errors import UserError
 from ..features.examples import spread
+from . import probe
 from notebento.models.adapter import (
     Column,
     ModelSchema,
@@ -28,19 +29,7 @@ from notebento.models.adapter import (
     with_front,
 )
 from .bundle import EDGES, Graph, Signature, bundle_schema, golden, graph_facts, reference, write_bundle
-from .foreign import ForeignGraph, words
-from notebento.models.probe import (
-    answer_output,
-    check_classes,
-    check_missing,
-    check_probabilities,
-    check_repeats,
-    check_unknown,
-    made_rows,
-    possible_edges,
-    quiet_runtime,
-    run_outputs,
-)
+from .foreign import ForeignGraph, quiet_runtime, words
 
 # %% ../../../nbs/models/imported.ipynb #c7ee3d88
 class Adapted(NamedTuple):
@@ -54,7 +43,7 @@ class Adapted(NamedTuple):
         """Ready to answer."""
         return Graph(self.content, self.schema)
 
-# %% ../../../nbs/models/imported.ipynb #4e005eb2
+# %% ../../../nbs/models/imported.ipynb #7fe84f94
 def adapt(
     foreign: ForeignGraph,
     schema: Signature,
@@ -73,26 +62,26 @@ def adapt(
     model, numeric, categorical = with_front(foreign, feeds)
     schema = replace(schema, numeric=numeric, categorical=categorical)
     with quiet_runtime():
-        outputs = run_outputs(model, schema, rows, foreign.file)
-        answering = answer_output(outputs, schema, output, foreign.file)
-        check_classes(outputs, answering, schema, foreign.file)
+        outputs = probe.run_outputs(model, schema, rows, foreign.file)
+        answering = probe.answer_output(outputs, schema, output, foreign.file)
+        probe.check_classes(outputs, answering, schema, foreign.file)
         whole = with_answer(model, answering.output, schema, answering.width)
         found = Adapted(whole.SerializeToString(deterministic=True), schema)
         _check(found, rows, lacking, foreign)
     return found
 
-# %% ../../../nbs/models/imported.ipynb #d7bc0da1
+# %% ../../../nbs/models/imported.ipynb #2e174256
 def _check(found: Adapted, rows: pl.DataFrame, lacking: Collection[str], foreign: ForeignGraph) -> None:
     graph, file = found.graph, foreign.file
     numeric = graph.schema.numeric
     tried = rows.select(pl.col(c).cast(pl.Float32 if c in numeric else pl.String) for c in graph.schema.columns)
-    check_repeats(found.content, graph, tried, file, foreign.fixed)
-    check_missing(graph, tried[:4], lacking, file)
-    check_unknown(graph, tried[:4], file)
-    tried = pl.concat([tried, possible_edges(rows.select(tried.columns)[:1], graph.schema, lacking)])
-    check_probabilities(graph.predict(tried), graph.schema, file)
+    probe.check_repeats(found.content, graph, tried, file, foreign.fixed)
+    probe.check_missing(graph, tried[:4], lacking, file)
+    probe.check_unknown(graph, tried[:4], file)
+    tried = pl.concat([tried, probe.possible_edges(rows.select(tried.columns)[:1], graph.schema, lacking)])
+    probe.check_probabilities(graph.predict(tried), graph.schema, file)
 
-# %% ../../../nbs/models/imported.ipynb #f8756793
+# %% ../../../nbs/models/imported.ipynb #7613d9b9
 def adapt_to(foreign: ForeignGraph, schema: ModelSchema, rows: pl.DataFrame | None = None) -> Adapted:
     """Adapt a graph to the fields of `schema`, and probe it with `rows`, or with rows that we make."""
     columns = columns_of(schema)
@@ -100,17 +89,17 @@ def adapt_to(foreign: ForeignGraph, schema: ModelSchema, rows: pl.DataFrame | No
     probes = rows_to_try(foreign, schema) if rows is None else rows.select([*columns])[:64]
     return adapt(foreign, signature_of(schema, (), ()), columns, probes, lacking, schema.output)
 
-
+# %% ../../../nbs/models/imported.ipynb #647674ef
 def rows_to_try(foreign: ForeignGraph, schema: ModelSchema) -> pl.DataFrame:
     """Rows that we make for the fields of `schema`."""
-    return made_rows({name: field.type for name, field in schema.record.items()}, words(foreign.model))
+    return probe.made_rows({name: field.type for name, field in schema.record.items()}, words(foreign.model))
 
-# %% ../../../nbs/models/imported.ipynb #35db3deb
+# %% ../../../nbs/models/imported.ipynb #905192ab
 def golden_rows(found: Adapted, rows: pl.DataFrame, lacking: Collection[str]) -> tuple[pl.DataFrame, list[str]]:
     """Ordinary `rows`, then the edges that a client can send, as the graph reads them; and a name for each."""
     schema = found.schema
     typed = [pl.col(c).cast(pl.Float32 if c in schema.numeric else pl.String) for c in schema.columns]
-    edges = possible_edges(rows.select(schema.columns)[:1], schema, lacking).select(typed)
+    edges = probe.possible_edges(rows.select(schema.columns)[:1], schema, lacking).select(typed)
     frame = pl.concat([rows.select(typed), edges])
     finite, first = _is_finite(found.graph, frame), frame.row(0)
     news = [finite[i] and frame.row(i) != first for i in range(len(rows), len(frame))]  # a huge number may overflow
@@ -118,13 +107,13 @@ def golden_rows(found: Adapted, rows: pl.DataFrame, lacking: Collection[str]) ->
     names = [f"row {i}" for i in range(1, len(rows) + 1)] + list(EDGES)
     return frame.filter(kept), [name for name, keep in zip(names, kept, strict=True) if keep]
 
-
+# %% ../../../nbs/models/imported.ipynb #926fd40d
 def _is_finite(graph: Graph, frame: pl.DataFrame) -> np.ndarray:
     """For which rows the answer is a number."""
     finite: np.ndarray = np.isfinite(graph.predict(frame)).reshape(len(frame), -1).all(1)
     return finite
 
-# %% ../../../nbs/models/imported.ipynb #0a666042
+# %% ../../../nbs/models/imported.ipynb #72466cc3
 def write_imported(folder: Path, foreign: ForeignGraph, found: Adapted, rows: pl.DataFrame, given: bool) -> None:
     """Write the bundle of an adapted graph; `rows` are the user's own when they were `given`, else made."""
     schema, graph = found.schema, found.graph
@@ -145,7 +134,7 @@ def write_imported(folder: Path, foreign: ForeignGraph, found: Adapted, rows: pl
         reference=reference(normal, graph.predict(normal), schema),
     )
 
-
+# %% ../../../nbs/models/imported.ipynb #37897f8f
 def origin(foreign: ForeignGraph) -> dict[str, Any]:
     """Where a graph comes from: its file, and who wrote that."""
     return {"file": foreign.file, "sha256": foreign.sha256, "producer": foreign.producer}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOTHING', 'typed_rows', 'Measured', 'measure', 'import_model']
 
-# %% ../../../nbs/pipeline/imports.ipynb #f245a51f
+# %% ../../../nbs/pipeline/imports.ipynb #c5b8d360
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,15 +31,15 @@ from ..evaluation.metrics import METRICS, OURS, Metrics
 from ..models.adapter import ModelSchema, checked, read_schema
 from ..models.base import Rows
 from ..models.bundle import Graph
-from ..models.foreign import read_graph, shown
+from ..models.foreign import quiet_runtime, read_graph, shown
 from ..models.imported import adapt_to, origin, rows_to_try, write_imported
 from ..registry.registry import Lineage, Registry, Version, champion_folder
 from ..serving.service import Deployment, load_version
 
-# %% ../../../nbs/pipeline/imports.ipynb #b1e55ee9
+# %% ../../../nbs/pipeline/imports.ipynb #2977826b
 _TYPES: dict[str, Any] = {"number": pl.Float64, "string": pl.String, "boolean": pl.Boolean}
 
-
+# %% ../../../nbs/pipeline/imports.ipynb #a88d1c4a
 def typed_rows(rows: pl.DataFrame, schema: ModelSchema) -> pl.DataFrame:
     """The fields and the target of `rows` in the types of `schema`. Raises `UserError` that names the column."""
     for name in (*schema.record, schema.target):
@@ -50,7 +50,7 @@ def typed_rows(rows: pl.DataFrame, schema: ModelSchema) -> pl.DataFrame:
     columns = [_typed(rows[name], field.type, field.required) for name, field in schema.record.items()]
     return pl.DataFrame([*columns, _labels(rows[schema.target], schema)])
 
-
+# %% ../../../nbs/pipeline/imports.ipynb #915d8f71
 def _typed(column: pl.Series, kind: str, required: bool) -> pl.Series:
     try:
         typed = column.cast(_TYPES[kind])
@@ -63,7 +63,7 @@ def _typed(column: pl.Series, kind: str, required: bool) -> pl.Series:
         raise UserError(problem, fix='leave these rows out, or write "required": false in the schema')
     return typed
 
-# %% ../../../nbs/pipeline/imports.ipynb #8bbd2e64
+# %% ../../../nbs/pipeline/imports.ipynb #6e3b388d
 def _labels(column: pl.Series, schema: ModelSchema) -> pl.Series:
     """The target as the classes of `schema`, which are compared as text: a file may have 0 and 1 as words."""
     if schema.task == "regression" or column.null_count():
@@ -76,7 +76,7 @@ def _labels(column: pl.Series, schema: ModelSchema) -> pl.Series:
         raise UserError(problem, fix="list model.classes_ as classes in the schema")
     return pl.Series(column.name, [names[text] for text in texts])
 
-# %% ../../../nbs/pipeline/imports.ipynb #0dc5af7b
+# %% ../../../nbs/pipeline/imports.ipynb #b0a105e6
 class Measured(NamedTuple):
     """What is known of how good a model is."""
 
@@ -84,10 +84,10 @@ class Measured(NamedTuple):
     gate: dict[str, Any]
     comparison: dict[str, Any]
 
-
+# %% ../../../nbs/pipeline/imports.ipynb #f8f08847
 NOTHING = Measured({}, unmeasured("no labelled rows were given (--rows)"), {})
 
-
+# %% ../../../nbs/pipeline/imports.ipynb #06c73789
 def measure(graph: Graph, rows: pl.DataFrame, config: Config) -> Measured:
     """Measure `graph` on labelled `rows`, against a constant and the champion."""
     settings, labelled = config.evaluate, Rows.from_frame(rows, _inputs(graph))
@@ -105,13 +105,13 @@ def measure(graph: Graph, rows: pl.DataFrame, config: Config) -> Measured:
     kept = {name: found for name, found in measured.items() if name != "champion"}
     return Measured({"test": kept}, gate_verdict(checks), comparison({"test": result}, skipped, obstacle))
 
-# %% ../../../nbs/pipeline/imports.ipynb #5cd47c91
+# %% ../../../nbs/pipeline/imports.ipynb #b139c68c
 def _inputs(graph: Graph) -> dict[str, Any]:
     schema = graph.schema
     names = ("task", "target", "numeric", "categorical", "classes")
     return {name: getattr(schema, name) for name in names}
 
-
+# %% ../../../nbs/pipeline/imports.ipynb #0f984abd
 def _refuse_nan(answers: np.ndarray) -> None:
     finite = np.isfinite(answers).reshape(len(answers), -1).all(1)
     if not finite.all():
@@ -121,7 +121,7 @@ def _refuse_nan(answers: np.ndarray) -> None:
             f"the graph answers {int((~finite).sum())} of the rows with no number, row {row} first", fix=fix
         )
 
-# %% ../../../nbs/pipeline/imports.ipynb #0acb6841
+# %% ../../../nbs/pipeline/imports.ipynb #3fbb34b5
 def import_model(
     file: Path | str,
     schema: Path | Mapping[str, Any],
@@ -147,7 +147,8 @@ def import_model(
     with tempfile.TemporaryDirectory(prefix="notebento-import-") as folder:
         tried = rows_to_try(foreign, said) if given is None else given
         write_imported(Path(folder), foreign, found, tried, given is not None)
-        load_version(Deployment(folder, "this import", config.serve))
+        with quiet_runtime():
+            load_version(Deployment(folder, "this import", config.serve))
         facts = {"comparison": measured.comparison} if given is not None else {}
         return Registry.open(config.registry).register(
             Path(folder), config.project.name, made, measured.metrics, measured.gate, package, **facts

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['content_digest', 'version_name', 'Lineage', 'lineage', 'Version', 'store_version', 'read_version', 'PredictionTask',
-           'prediction_task', 'refuse_failed', 'other_ledgers', 'Versions', 'standing', 'Registry', 'Summary',
-           'summaries', 'champion_folder']
+           'prediction_task', 'was_measured', 'refuse_failed', 'other_ledgers', 'Versions', 'standing', 'Registry',
+           'Summary', 'summaries', 'champion_folder']
 
 # %% ../../../nbs/registry/registry.ipynb #8b12f5a2
 import hashlib
@@ -23,7 +23,6 @@ from ..core.config import RegistryConfig
 from ..core.errors import GateError, NotebentoError, UserError
 from ..core.package import copy_package, package_digest, package_listing
 from ..core.runs import at_most, leading
-from ..evaluation.gate import was_measured
 from ..evaluation.metrics import OURS, Metrics
 from .ledger import Ledger, LedgerEntry, champion_of, find_version, promotion, registration, reversal
 
@@ -57,9 +56,9 @@ class Lineage(msgspec.Struct, frozen=True):
     overrides: list[str] = []
     data: str = ""  # digest of the snapshot
     artifacts: dict[str, str] = {}  # name -> digest, of everything that two runs must agree on
-    imported: dict[str, str] = {}  # of a model that was trained elsewhere: its file, who wrote that, the command
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
+    imported: dict[str, str] = {}  # of a model that was trained elsewhere: its file, who wrote that, the command
 
 # %% ../../../nbs/registry/registry.ipynb #ac2bbd85
 def lineage(run_dir: Path) -> Lineage:
@@ -149,6 +148,11 @@ def prediction_task(store: Path, version: str) -> PredictionTask:
 _OWN_NAME = "give a model that predicts something else its own project name: project.name=…"
 
 
+def was_measured(gate: dict[str, Any]) -> bool:
+    """Whether `gate` judged by measurements; a model that came without labelled rows has none."""
+    return bool(gate.get("measured", True))
+
+
 def refuse_failed(gate: dict[str, Any]) -> None:
     """Raise `GateError` when the gate refused the model; one that was not measured is not refused."""
     if not gate["passed"] and was_measured(gate):
@@ -158,20 +162,17 @@ def refuse_failed(gate: dict[str, Any]) -> None:
         )
 
 # %% ../../../nbs/registry/registry.ipynb #97da2be5
-def _refuse_other_task(store: Path, promotion: LedgerEntry) -> None:
-    """Raise `UserError` when the version to be promoted predicts something else than the champion before it."""
-    if not promotion.prior:  # there was no champion
-        return
-    champion, new = (prediction_task(store, version) for version in (promotion.prior, promotion.version))
-    if differs := champion.difference(new):
-        raise UserError(f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}", fix=_OWN_NAME)
-
-
-def _needs_reason(version: Version, reason: str) -> None:
-    """Raise `UserError` when a version that was never measured is to be promoted for no `reason`."""
-    if not was_measured(version.gate) and not reason.strip():
+def _check_promotion(store: Path, promotion: LedgerEntry) -> None:
+    """Raise `UserError` when the version predicts something else than the champion, or needs a reason and has none."""
+    version = read_version(store, promotion.version)
+    if not was_measured(version.gate) and not promotion.reason.strip():
         fix = f"notebento models promote {version.version} --reason 'why it is good enough', or import it with --rows"
         raise UserError(f"{version.version} was never measured, so that it becomes champion needs a reason", fix=fix)
+    if promotion.prior:
+        champion, new = (prediction_task(store, each) for each in (promotion.prior, promotion.version))
+        if differs := champion.difference(new):
+            problem = f"{promotion.version} cannot follow {promotion.prior} as champion: {differs}"
+            raise UserError(problem, fix=_OWN_NAME)
 
 # %% ../../../nbs/registry/registry.ipynb #ea619f8c
 def _nothing_registered(versions: "Versions", command: str) -> UserError:
@@ -283,15 +284,11 @@ class Registry(Versions):
         return self.version(new.version)
 
     def promote(self, name: str, reason: str = "", approval: str = "") -> LedgerEntry:
-        """Make the version `name` the champion.
-
-        Raises `UserError` when it is already, predicts something else, or was never measured and there is no `reason`.
-        """
+        """Make the version `name` the champion; one that was never measured needs a `reason`."""
 
         def decide(history: list[LedgerEntry]) -> list[LedgerEntry]:
             rows = promotion(name, history, reason, approval)
-            _refuse_other_task(self.store, rows[0])
-            _needs_reason(read_version(self.store, rows[0].version), reason)
+            _check_promotion(self.store, rows[0])
             return rows
 
         return self.ledger.append(decide)[-1]
