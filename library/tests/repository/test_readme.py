@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
 
 from notebento.core.clock import utc
 from notebento.core.compose import compose, project_root
@@ -104,6 +105,27 @@ def test_new(runs: Path, customers: Path) -> None:
     assert done.returncode == 0 and done.stdout.rstrip().endswith("up to date"), done.stdout + done.stderr
 
 
+def test_import(runs: Path, customers: Path) -> None:
+    """A model of somebody else: its draft of a schema gets the names of the columns, then it is measured."""
+    skl2onnx = pytest.importorskip("skl2onnx")
+    table = load_breast_cancer(as_frame=True).frame.rename(columns={"target": "churned"}).astype("float32")
+    names, folder = ["mean radius", "mean texture"], customers.parent
+    model = LogisticRegression().fit(table[names].to_numpy()[:300], table["churned"][:300].astype(int))
+    graph = skl2onnx.to_onnx(model, table[names].to_numpy()[:1])
+    (folder / "churn.onnx").write_bytes(graph.SerializeToString())
+    table[300:].to_csv(folder / "labelled.csv", index=False)
+    for line in (line for line in LINES if " import " in line):
+        command, _, target = line.partition(" > ")
+        for file in ("churn.onnx", "schema.json", "labelled.csv"):
+            command = command.replace(file, str(folder / file))
+        said = printed(command, runs)
+        if target:
+            draft = json.loads(said) | {"target": "churned"}
+            draft["record"] = dict(zip(names, draft["record"].values(), strict=True))
+            (folder / target).write_text(json.dumps(draft))
+    assert re.search(r"\bv-\w{8} is the champion", said)
+
+
 def test_config(runs: Path) -> None:
     said = printed(next(line for line in LINES if " config" in line), runs)
     assert re.search(r"^ *epochs: 2$", said, re.M) and re.search(r"^ *ledger: flights-lab$", said, re.M)
@@ -158,7 +180,7 @@ def service(runs: Path) -> Iterator[int]:
 
 
 def test_models_and_serve(runs: Path, service: int) -> None:
-    words, env = tool(next(line for line in LINES if "models" in line), runs)
+    words, env = tool(next(line for line in LINES if "models list" in line), runs)
     listed = subprocess.run(words, cwd=project_root(), env=env, capture_output=True, text=True, check=True).stdout
     champion = re.search(r"v-\w+", listed)
     assert champion

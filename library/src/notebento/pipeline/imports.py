@@ -63,14 +63,15 @@ def _typed(column: pl.Series, kind: str, required: bool) -> pl.Series:
         raise UserError(problem, fix='leave these rows out, or write "required": false in the schema')
     return typed
 
-# %% ../../../nbs/pipeline/imports.ipynb #6e3b388d
+# %% ../../../nbs/pipeline/imports.ipynb #48a97d24
 def _labels(column: pl.Series, schema: ModelSchema) -> pl.Series:
     """The target as the classes of `schema`, which are compared as text: a file may have 0 and 1 as words."""
     if schema.task == "regression" or column.null_count():
         return column  # Rows reports labels that are missing
     classes = schema.classes or ((False, True) if column.dtype == pl.Boolean else (0, 1))
     names = {str(c).lower() if isinstance(c, bool) else str(c): c for c in classes}
-    texts = column.cast(pl.String)
+    whole = column.dtype.is_float() and bool((column == column.floor()).all())  # pandas writes 0.0
+    texts = (column.cast(pl.Int64) if whole else column).cast(pl.String)
     if strangers := sorted({*texts.unique()} - {*names}):
         problem = f"{column.name!r} contains {shown(strangers)}, and the classes are {shown([*names])}"
         raise UserError(problem, fix="list model.classes_ as classes in the schema")
