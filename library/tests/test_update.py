@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from notebento.cli.agreement import agree
 from notebento.cli.check import is_settled
 from notebento.core.compose import compose
 from notebento.pipeline.project import home
+from notebento.pipeline.repository import uncommitted
 from notebento.pipeline.template import pack, pack_history, render, templates, unpack, unpack_history
 from notebento.pipeline.transaction import Transaction, begin, complete, take_back, unfinished
 from notebento.pipeline.update import Update, plan_update, transaction_of
@@ -349,6 +351,22 @@ def test_without_nbdev_a_merged_notebook_is_named_whose_module_is_behind(
     assert "src/churn/features.py" not in plan.changes
 
 
+def test_outputs_on_disk_stay_that_git_does_not_see(project: Project) -> None:
+    """As run.py sets it up: the filter takes them out of what is committed."""
+    script = "import clean_notebook; clean_notebook.install('.')"
+    paths = os.environ | {"PYTHONPATH": str(project.root / "scripts")}
+    subprocess.run([sys.executable, "-c", script], env=paths, cwd=project.root, check=True)
+    notebook = json.loads(project.read("nbs/02_features.ipynb"))
+    shown = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    shown["outputs"], shown["execution_count"] = [{"name": "stdout", "output_type": "stream", "text": ["42"]}], 3
+    project.write("nbs/02_features.ipynb", json.dumps(notebook, indent=1, ensure_ascii=False))
+    assert uncommitted(project.root) == []
+    assert project.updated(news).conflicts == []
+    merged = project.cells("nbs/02_features.ipynb")
+    assert next(cell for cell in merged if cell["cell_type"] == "code")["outputs"] == shown["outputs"]
+    assert "of_the_next_version" in "".join(merged[-1]["source"])
+
+
 # --- refused
 
 
@@ -568,10 +586,45 @@ def test_check_asks_a_page_and_an_index(project: Project, address: str, monkeypa
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    answer = project("--check", f"--source={address}/simple/notebento/")
-    assert answer.status == 1 and f"available {NEXT}" in answer.printed, answer.printed
+    for page in ("", f"notebento-{NEXT}-py3-none-any.whl"):
+        answer = project("--check", f"--source={address}/simple/notebento/{page}")
+        assert answer.status == 1 and f"available {NEXT}" in answer.printed, answer.printed
     answer = project("--check", f"--source={address}/simple", "--to=8.0")
     assert answer.status == 2 and f"has no notebento 8.0: it has {OURS}, {NEXT}" in answer.printed
     answer = project("--check", "--source=http://me:secret@127.0.0.1:9/simple")
     assert answer.status == 2 and "http://127.0.0.1:9/simple cannot be reached" in answer.printed
     assert "secret" not in answer.printed
+
+
+@pytest.mark.nightly
+@pytest.mark.process
+def test_the_environment_of_an_updated_project_has_the_new_library(old: Project, shelf: Path) -> None:
+    """Without an index: an environment that sees our packages, made as run.py makes it, and updated from inside."""
+    venv = old.root / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("NOTEBENTO_")}
+    own |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run([venv / "bin/python", *arguments], cwd=old.root, env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    version = "import notebento; print(notebento.__version__, notebento.__file__)"
+    python("-m", "pip", "install", "--quiet", "--no-deps", str(shelf / wheel()[0]))
+    (venv / "installed.json").write_text(
+        json.dumps({"extras": ["train"], "path": str(venv), "digest": "", "python": ""})
+    )
+    said = python("-m", "notebento", "update")
+    assert "not installed" not in said, said
+    stamp = json.loads((venv / "installed.json").read_text())
+    assert stamp["digest"] and python("-c", version).startswith(f"{OURS} {packages}")
+    old.commit()
+    said = python("-m", "notebento", "update", f"--source={shelf}")
+    assert "not installed" not in said, said
+    assert python("-c", version).startswith(f"{NEXT} {packages}")
+    assert json.loads((venv / "installed.json").read_text())["digest"] != stamp["digest"]
+    environment = "import sys; sys.path.insert(0, 'scripts'); import environment as e; "
+    python("-c", environment + "assert e._wanted().items() <= e._installed().items()")

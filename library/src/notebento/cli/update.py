@@ -12,7 +12,7 @@ import typer
 from packaging.version import Version
 
 import notebento
-from notebento.cli.options import AsJson, out, print_facts, print_json
+from notebento.cli.options import out, print_facts, print_json
 from notebento.core.artifacts import remove
 from notebento.core.compose import project_root
 from notebento.core.errors import UserError
@@ -31,7 +31,7 @@ def update(
     abort: Annotated[bool, typer.Option("--abort", help="Take back an update that was cut off.")] = False,
     install: Annotated[bool, typer.Option(help="Install the new version into this environment, too.")] = True,
     take: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: print JSON instead of text.")] = False,
 ) -> None:
     """Merge what is new in the template and the library into this project; you look at it and commit.
 
@@ -45,6 +45,8 @@ def update(
 
     root = project_root()
     made = origin(root)
+    if source and source != "index" and "://" not in source:
+        source = str(Path(source).expanduser().resolve())  # typed here, and not in the project's configuration
     if check:
         _check(root, Version(made.version), to, source, as_json)
         return
@@ -201,7 +203,7 @@ def _install(root: Path, work: Path) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, str(root / "scripts")])}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return "" if done.returncode == 0 else (lines or [f"exit status {done.returncode}"])[0]
+    return "" if done.returncode == 0 else next((line for line in lines if "ERROR" in line), " ".join(lines[:1]))
 
 
 def _stamp(root: Path) -> dict:

@@ -99,10 +99,11 @@ def download(source: str, wanted: str, folder: Path) -> Release:
     requirement = f"notebento=={as_version(wanted)}" if wanted else "notebento"
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     command += ["--no-cache-dir", "--only-binary=:all:", "--retries=1", "--timeout=15", f"--dest={folder}"]
+    command += [source] if source.endswith(".whl") else [*pip_options(source), requirement]
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([*command, *pip_options(source), requirement], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
-        return newest(wheels_in(folder), "", shown_source(source))
+        return newest(wheels_in(folder), wanted, shown_source(source))
     where = "pip's index" if source == "index" else shown_source(source)
     if (versions := re.search(r"from versions: (.+?)\)", done.stderr)) and versions[1] != "none":
         raise UserError(f"{where} has no notebento {wanted}: it has {versions[1]}", fix="name one that it has")

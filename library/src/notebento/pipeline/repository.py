@@ -50,10 +50,18 @@ def git_folder(root: Path) -> Path:
 # %% ../../../nbs/pipeline/repository.ipynb #fa151282
 def uncommitted(root: Path) -> list[str]:
     """The files below `root` that differ from the last commit, or that git does not know and is not told to ignore."""
-    done = git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", ".")
+    top = Path(git(root, "rev-parse", "--show-toplevel").stdout.rstrip("\n"))
+    where = os.path.relpath(root, top)
+    done = git(top, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", where)
     if done.returncode:
         raise UserError(f"git status failed: {complaint(done)}", fix="see what git status says")
-    return [line[3:] for line in done.stdout.split("\0") if line]
+    found = [(line[:2], line[3:]) for line in done.stdout.split("\0") if line]
+    return [path for state, path in found if state != " M" or not _is_filtered(top, path)]
+
+# %% ../../../nbs/pipeline/repository.ipynb #b48fd53c
+def _is_filtered(top: Path, path: str) -> bool:
+    """Whether git would commit the file as it is committed, although other bytes are on disk: a notebook's outputs."""
+    return git(top, "hash-object", "--", path).stdout == git(top, "rev-parse", f":{path}").stdout
 
 # %% ../../../nbs/pipeline/repository.ipynb #ef40e9ac
 class MergedText(NamedTuple):

@@ -120,6 +120,7 @@ def render(files: Mapping[str, bytes], answers: Mapping[str, Any], version: str 
     from jinja2 import Environment, StrictUndefined
 
     known, questions = settings(files)
+    answers = {name: known[name]["default"] for name in questions if "default" in known[name]} | dict(answers)
     if missing := [name for name in questions if name not in answers]:
         raise ValueError(f"no answer to {', '.join(missing)}")
     environment = Environment(undefined=StrictUndefined, **known["_envops"])
