@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from projects import New
     from stores import RedisServer
 
     from notebento.core.config import RegistryConfig
@@ -111,3 +112,26 @@ def registry(home: Path) -> "RegistryConfig":
     from serving_toys import registered, toy_bundle
 
     return registered(toy_bundle(home / "bundle"), "toy", home / "toyfeatures")
+
+
+@pytest.fixture
+def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "New":
+    """`notebento new`, in a folder of its own."""
+    from projects import New
+
+    for name in ("NOTEBENTO_HOME", "NOTEBENTO_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.com")
+    monkeypatch.chdir(tmp_path)  # not inside a project
+    return New(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own, on a free port of this machine."""
+    from stores import postgresql_server
+
+    with postgresql_server() as url:
+        yield url

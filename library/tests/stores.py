@@ -1,13 +1,16 @@
-"""Stores for tests: in a file of SQLite, or in a Redis server of one's own."""
+"""Stores for tests: in a file of SQLite, or in a Redis or PostgreSQL server of one's own."""
 
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from conftest import absent
@@ -73,3 +76,33 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, which asks `reader` for a password and nobody else."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not installed or not importlib.util.find_spec("psycopg"):
+        absent("PostgreSQL, or its driver psycopg,")
+    data = Path(tempfile.mkdtemp(prefix="notebento-postgresql-", dir="/tmp"))
+    port, run = free_port(), dict[str, Any](cwd="/")
+    if os.geteuid() == 0:  # PostgreSQL does not run as root
+        shutil.chown(data, "postgres")
+        run["user"] = "postgres"
+    tools = installed[-1]
+    create = [tools / "initdb", "-D", data / "db", "-U", "postgres", "-A", "trust"]
+    subprocess.run(create, check=True, capture_output=True, **run)
+    rules = data / "db" / "pg_hba.conf"
+    rules.write_text("host all reader 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+    options = ["-c", "listen_addresses=127.0.0.1", "-p", str(port), "-k", str(data)]
+    server = subprocess.Popen([tools / "postgres", "-D", data / "db", *options], stderr=subprocess.DEVNULL, **run)
+    try:
+        for _ in range(100):
+            if subprocess.run([tools / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0:
+                break
+            time.sleep(0.1)
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(data)

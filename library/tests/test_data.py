@@ -275,6 +275,8 @@ def test_an_unreadable_file_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "README.md").write_text("Words.")
     (tmp_path / "b.xlsx").write_text("")
+    (tmp_path / "b.docx").write_text("")
+    (tmp_path / "page.csv").write_text("<!doctype html><p>Log in, please.")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "1.csv").write_text("x,y\n1,2\n")
     (tmp_path / "parts" / "2.csv").write_text("x,z\n1,2\n")
@@ -284,12 +286,14 @@ def test_an_unreadable_file_is_named_with_the_reason(tmp_path: Path) -> None:
         "wide.csv": "is not UTF-8: it has null bytes\n  fix: data.source.encoding=utf-16-le",
         "ragged.csv": "cannot be read as csv: record 2 has 3 values, and the header 2",
         "nothing.csv": "is empty",
-        "b.xlsx": r"only CSV and Parquet files are read, not \.xlsx",
+        "b.xlsx": "b.xlsx cannot be read as a spreadsheet",
+        "b.docx": r"CSV, Parquet and Excel files are read, and no \.docx",
+        "page.csv": "is not a table: it is a web page or XML",
         "b.csv": r"there is no file .*b\.csv\.",
         "rag.csv": "Did you mean 'ragged.csv'",
         "none/*.csv": "no file matches",
         "parts": r"2\.csv lacks y and has z, unlike .*1\.csv",
-        "docs": "has no CSV or Parquet file, only: README.md",
+        "docs": "has no CSV, Parquet or Excel file, only: README.md",
     }.items():
         with pytest.raises(UserError, match=message):
             read_files(str(tmp_path / name))
@@ -561,7 +565,7 @@ def test_the_data_of_a_package_that_is_not_installed_is_an_error_with_the_comman
 
 
 def test_a_table_needs_either_a_path_or_a_url_with_a_query(tmp_path: Path) -> None:
-    for fields in ({}, {"path": "a.csv", "url": "sqlite://"}, {"url": "sqlite://"}):
+    for fields in ({}, {"path": "a.csv", "url": "sqlite://"}):
         with pytest.raises(UserError, match="needs either a path or a url with a query"):
             Table(name="rows", **fields).read(None)
     with pytest.raises(UserError, match="Table.separator: expected `str` of length <= 1, got ';;'"):

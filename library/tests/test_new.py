@@ -10,71 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from projects import New, customers
 from typer.testing import CliRunner
 
 from notebento.cli import main
-from notebento.core.compose import compose
 from notebento.core.errors import UserError
 from notebento.pipeline.plan import open_run
 from notebento.pipeline.preflight import check_rows, refuse_visible_mistakes
 from notebento.pipeline.project import attempt, home
-
-
-def customers(n: int = 300) -> pl.DataFrame:
-    """A table without anything odd."""
-    rng = np.random.default_rng(0)
-    plan, age = rng.choice(["free", "basic", "pro"], n), rng.integers(18, 90, n)
-    left = rng.random(n) < 1 / (1 + np.exp(1.5 - (plan == "free") - 0.03 * (age - 50)))
-    columns = {"id": range(1, n + 1), "plan": plan, "age": age, "paid": rng.gamma(2, 10, n).round(2)}
-    return pl.DataFrame(columns | {"left": np.where(left, "yes", "no")})
-
-
-class New:
-    """The command, on a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.project = folder, folder / "churn"
-
-    def __call__(self, data: str | bytes | pl.DataFrame, *options: str, name: str = "rows.csv") -> str:
-        """Make the project of `data`; returns what was printed when it was made."""
-        status, printed = self.tried(data, *options, name=name)
-        assert status == 0, printed
-        return printed
-
-    def tried(self, data: str | bytes | pl.DataFrame, *options: str, name: str = "rows.csv") -> tuple[int, str]:
-        """The exit status, and what was printed."""
-        file = self.folder / name
-        if isinstance(data, pl.DataFrame):
-            data.write_parquet(file) if file.suffix == ".parquet" else data.write_csv(file)
-        else:
-            file.write_bytes(data.encode() if isinstance(data, str) else data)
-        target = () if "--target" in options else ("--target", "left")
-        arguments = ["new", str(self.project), "--data", str(file), *target, *options, "--yes"]
-        result = CliRunner().invoke(main.app, arguments)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, " ".join(result.output.split())
-
-    def conf(self) -> dict:
-        """The configuration of the data, as the project composes it."""
-        with home(self.project):
-            data = compose().data
-        return {name: getattr(data, name) for name in data.__struct_fields__}
-
-
-@pytest.fixture
-def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> New:
-    for name in ("NOTEBENTO_HOME", "NOTEBENTO_RUNS"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
-        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.com")
-    monkeypatch.chdir(tmp_path)  # not inside a project
-    return New(tmp_path)
 
 
 def csv(rows: pl.DataFrame, **options: str) -> str:
@@ -178,7 +125,7 @@ REFUSED: dict[str, tuple[Callable[[pl.DataFrame], str | bytes | pl.DataFrame], s
     "latin-1": (lambda rows: csv(rows.with_columns(plan=pl.lit("größe"))).encode("latin-1"), r"--encoding cp1252"),
     "doubtful dates": (
         lambda rows: rows.with_columns(joined=pl.Series([f"0{1 + i % 9}/0{1 + i % 8}/2024" for i in range(300)])),
-        r"column 'joined' has dates such as 01/01/2024.*--format 'joined=%d/%m/%Y'",
+        r"column 'joined' has dates such as 01/01/2024.*--format joined=%d/%m/%Y",
     ),
     "only the answer": (lambda rows: rows.select("left", same="left"), r"no column that can be a feature"),
 }

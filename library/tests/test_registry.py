@@ -1,19 +1,14 @@
 """The registry under what a notebook cannot show: several processes, random histories, two databases, a lost disk."""
 
-import importlib.util
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import absent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -55,38 +50,6 @@ def bundle(folder: Path, graph: str, schema=LATE) -> Path:
 
 def register(registry: Registry, folder: Path, graph: str, gate=PASSED) -> Version:
     return registry.register(bundle(folder, graph), "toy", Lineage(), {}, gate)
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory):
-    """The URL of a PostgreSQL server of our own, on a free port of this machine."""
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not installed or not importlib.util.find_spec("psycopg"):
-        absent("PostgreSQL, or its driver psycopg,")
-    data = Path(tempfile.mkdtemp(prefix="notebento-postgresql-", dir="/tmp"))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    run = {"cwd": "/"}
-    if os.geteuid() == 0:  # PostgreSQL does not run as root
-        shutil.chown(data, "postgres")
-        run["user"] = "postgres"
-    tools = installed[-1]
-    create = [tools / "initdb", "-D", data / "db", "-U", "postgres", "-A", "trust"]
-    subprocess.run(create, check=True, capture_output=True, **run)
-    options = ["-c", "listen_addresses=127.0.0.1", "-p", str(port), "-k", str(data)]
-    server = subprocess.Popen([tools / "postgres", "-D", data / "db", *options], stderr=subprocess.DEVNULL, **run)
-    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    try:
-        for _ in range(100):
-            if subprocess.run([tools / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0:
-                break
-            time.sleep(0.1)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(data)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

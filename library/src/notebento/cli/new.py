@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from notebento.cli.options import out, shown
@@ -16,13 +18,21 @@ from notebento.core.errors import UserError
 
 if TYPE_CHECKING:
     from notebento.data.inspection import Finding, Inspection, Question
+    from notebento.data.sources import Table
 
 TASKS = ("binary", "multiclass", "regression")
 
 
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project will be; it must not exist yet.")],
-    data: Annotated[Path, typer.Option(help="CSV or Parquet: a file, or a folder of them.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|FOLDER|URL",
+            help="CSV, Parquet or Excel, packed or not; a folder of them; SQLite or DuckDB; "
+            "or a database's URL, such as 'postgresql://me:$PASSWORD@host/db' in single quotes.",
+        ),
+    ],
     target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
     key: Annotated[list[str] | None, typer.Option(help="Tells rows apart; may be repeated.", metavar="COLUMN")] = None,
     time: Annotated[str, typer.Option(help="When a row happened; none: it has no time.", metavar="COLUMN")] = "",
@@ -31,6 +41,12 @@ def new(
     ] = None,
     task: Annotated[str, typer.Option(help="binary, multiclass or regression.")] = "",
     name: Annotated[str, typer.Option(help="Its package; the folder's name by default.")] = "",
+    query: Annotated[str | None, typer.Option(help="What to ask a database.", metavar="'select …'")] = None,
+    table: Annotated[str | None, typer.Option(help="Or all of a table, where it has several.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Of a workbook that has several.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
     separator: Annotated[str | None, typer.Option(help="Of a CSV file, where it is not found.", metavar="CHAR")] = None,
     decimal: Annotated[str | None, typer.Option(help="The decimal point of its numbers.", metavar=". or ,")] = None,
     encoding: Annotated[str | None, typer.Option(help="Such as cp1252; UTF-8 by default.")] = None,
@@ -47,7 +63,6 @@ def new(
     It says what it concludes from the table, and asks where it is not sure.
     """
     from notebento.data.inspection import inspect_table
-    from notebento.data.sources import Table
     from notebento.pipeline.placement import free_place, project_name
     from notebento.pipeline.project import Order, new_project
 
@@ -60,9 +75,10 @@ def new(
         "decimal": decimal,
         "encoding": encoding,
         "nulls": ("NA", *(nulls or [])),
+        "sheet": sheet,
     }
     with options_in_fixes():
-        source = Table(called, path=str(data.expanduser().resolve()), **form)
+        source, note = _source(called, data, query, table, form)
         rows = source.read(None)[called]
         given: dict[str, Any] = {
             "task": task or None,
@@ -70,16 +86,34 @@ def new(
             "time": time or None,
             "group": group,
             "formats": written,
+            "exclude": exclude or (),
         }
         found = inspect_table(rows, target, **given)
         if found.questions and not yes and sys.stdin.isatty():
             given |= {q.option: _asked(q) for q in found.questions}
             found = inspect_table(rows, target, **given)
-        _show(found, data)
+        _show(found, source.url or source.path or "", note)
         problem = new_project(place, Order(called, source, rows, found, written, sample))
     _show_next(place, problem, run)
     if run:
         _go_on(place)
+
+
+def _source(name: str, data: str, query: str | None, table: str | None, form: dict[str, Any]) -> tuple["Table", str]:
+    """The table that is meant, and what to say of it."""
+    from notebento.data.databases import named_secrets, query_of
+    from notebento.data.sources import Table
+
+    file = re.sub("^(sqlite|duckdb):///", "", data)
+    if "://" in file or file.startswith("$"):
+        url, note = named_secrets(data)
+        return Table(name, url=url, query=query or query_of(url, table), **form), note
+    source = Table(name, path=str(Path(file).expanduser().resolve()), **form)
+    if database := source.database:
+        return msgspec.structs.replace(source, query=query or query_of(database, table)), ""
+    if query or table:
+        raise UserError(f"{'--query' if query else '--table'}: {data} is not a database", fix="leave it out")
+    return source, ""
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -95,24 +129,62 @@ def options_in_fixes() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        fix = re.sub(r"'data\.formats=\{(.+?):\"(.+?)\"\}'", r"--format '\1=\2'", e.fix)
-        fix = re.sub(r"'data\.source\.(separator|decimal|encoding)=\"?(.+?)\"?'", r"--\1 '\2'", fix)
-        fix = re.sub(r"data\.source\.(separator|decimal|encoding)=", r"--\1 ", fix)
-        fix = re.sub(r"data\.source\.path=\S+|data\.source\.path", "--data", fix)
-        fix = re.sub(r"data\.(target|key|time|task)=", r"--\1 ", fix)
+        fix = re.sub(r"'(data\.[\w.]+=[^']*)'|\b(data\.[\w.]+=[^\s,;)]+)", _option, e.fix)
+        fix = re.sub(r"data\.source\.(path|url)", "--data", fix)
+        fix = re.sub(r"data\.(?:source\.)?(target|key|time|task|query|sheet|exclude)", r"--\1", fix)
         raise UserError(e.message, fix) from e
+
+
+def _option(found: re.Match[str]) -> str:
+    """An override of the configuration, as options of this command where it has them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(found[1] or found[2])
+    except HydraException:
+        return found[0]
+    name, value = override.key_or_group.rpartition(".")[2], override.value()
+    options = {"formats": "format", "path": "data", "url": "data"}
+    if name not in (*options, *_SAME):
+        return found[0]
+    pairs = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+    values = [v for v in (pairs if isinstance(pairs, list) else [pairs]) if v != "NA"]
+    return " ".join(f"--{options.get(name, name)} {shlex.quote(str(v))}" for v in values)
+
+
+_SAME = (
+    "target",
+    "key",
+    "time",
+    "task",
+    "group",
+    "exclude",
+    "separator",
+    "decimal",
+    "encoding",
+    "nulls",
+    "sheet",
+    "query",
+)
 
 
 def _asked(question: "Question") -> str | list[str]:
     out.print(f"{question.option}: {question.why}", highlight=False, markup=False)
-    answer: str = typer.prompt(f"  one of {', '.join(question.choices)}", default=question.proposal)
-    if answer not in question.choices:
-        raise UserError(f"{answer!r} is none of {', '.join(question.choices)}", fix=f"--{question.option}=…")
+    answer = ""
+    while answer not in question.choices:  # anything else is asked again
+        answer = typer.prompt(f"  one of {', '.join(question.choices)}", default=question.proposal)
     return [answer] if question.option in ("key", "group") else answer
 
 
-def _show(found: "Inspection", data: Path) -> None:
-    out.print(f"{shown(data)}: {found.rows:,} rows, {len(found.types) + len(found.exclude)} columns", highlight=False)
+def _show(found: "Inspection", data: str, note: str) -> None:
+    from notebento.data.databases import hidden
+
+    place = hidden(data) if "://" in data else shown(Path(data))
+    columns = len(found.types) + len(found.exclude)
+    out.print(f"{place}: {found.rows:,} rows, {columns} columns", highlight=False, markup=False)
+    if note:
+        out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     for line in _lines(found.findings):
         out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 

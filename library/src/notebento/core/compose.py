@@ -126,6 +126,15 @@ def _check_choice(override: "Override") -> None:
             fix=f"{group}={close[0]}" + (f" (there are: {', '.join(options)})" if len(options) > 1 else ""),
         )
 
+# %% ../../../nbs/core/compose.ipynb #09e1a1fa
+def _environment(name: str, *default: str | None, _node_: Any) -> str | None:
+    """The resolver of `${oc.env:NAME}` and `${oc.env:NAME,default}`."""
+    if str(_node_._get_full_key("")).startswith("data.source."):
+        return f"${name}" if name in os.environ or not default else default[0]
+    if name not in os.environ and not default:
+        raise KeyError(f"the environment variable {name!r} is not set")
+    return os.environ.get(name, *default)
+
 # %% ../../../nbs/core/compose.ipynb #ab96dd94
 def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
@@ -137,6 +146,7 @@ def _hydra(overrides: Iterable[str]) -> dict[str, Any]:
     from yaml import YAMLError
 
     lines = list(overrides)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     ConfigStore.instance().store("notebento", plain(Config()))
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:

@@ -18,8 +18,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.compose import quoted
 from ..core.config import ColumnContract, TableContract
-from ..core.errors import UserError, nearest
-from .files import reason
+from ..core.errors import UserError, nearest, reason
 from .text import TIME_FORMS, are_times, likely_form, times_of
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ __all__ = ['MOST', 'LIMIT', 'ABSENT', 'Finding', 'Question', 'sampled', 'reading
            'inspect_table']
 
 # %% ../../../nbs/data/inspection.ipynb #504ee9a0
+import datetime as dt
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import polars as pl
@@ -183,7 +184,7 @@ def useless(column: pl.Series, kind: str, ids: Sequence[str] = ()) -> Finding | 
     if not known.len():
         return Finding(name, "empty", "no row has a value", "left out")
     if known.n_unique() == 1 and not column.null_count():
-        return Finding(name, "constant", f"every row has {known[0]!r}", "left out")
+        return Finding(name, "constant", f"every row has {_shown(known[0])}", "left out")
     if name in ids:
         return Finding(name, "id", f"{column.len():,} different values in {column.len():,} rows", "left out")
     if kind == "string" and _is_text(known):
@@ -191,7 +192,12 @@ def useless(column: pl.Series, kind: str, ids: Sequence[str] = ()) -> Finding | 
         return Finding(name, "free text", f"{words:.0f} words, {known.n_unique():,} different values", "left out")
     return None
 
+# %% ../../../nbs/data/inspection.ipynb #66776b20
+def _shown(value: Any) -> str:
+    """A value in words: a time as one writes it, a text in quotes."""
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else repr(value)
 
+# %% ../../../nbs/data/inspection.ipynb #f8e05d0a
 def _is_text(known: pl.Series) -> bool:
     """Whether these are sentences: long, and hardly ever the same."""
     text = known.cast(pl.String)
@@ -312,7 +318,7 @@ def _present(rows: pl.DataFrame, option: str, names: Iterable[str]) -> tuple[str
 def _target(rows: pl.DataFrame, target: str, kind: str, task: str | None) -> tuple[str, _Found, list[Question]]:
     known = rows[target].drop_nulls()
     if known.n_unique() < 2:
-        what = f"every row has {known[0]!r}" if known.len() else "no row has a value"
+        what = f"every row has {_shown(known[0])}" if known.len() else "no row has a value"
         raise UserError(f"nothing can be learned about '{target}': {what}", fix="--target names the column to predict")
     likely, evidence, sure = suggested_task(rows[target], kind)
     action = "given" if task else "proposed" if not sure else "taken"
@@ -389,11 +395,16 @@ def inspect_table(
     time: str | None = None,
     group: Sequence[str] | None = None,
     formats: dict[str, str] | None = None,
+    exclude: Sequence[str] = (),
 ) -> Inspection:
     """Look at a table and conclude what it is. Given values are used as they are; "none": no time, no group.
 
-    `formats` says how columns write their times, where the values do not tell.
+    `formats` says how columns write their times, where the values do not tell; `exclude` is not looked at.
     """
+    if not rows.height:
+        raise UserError("the table has no rows, only columns", fix="give a table with rows")
+    _present(rows, "exclude", exclude)
+    rows = pl.DataFrame([column for column in rows.iter_columns() if column.name not in exclude])
     _present(rows, "target", [target])
     options = {"key": key, "time": [time] if time else None, "group": group}
     given = {o: _present(rows, o, [n for n in v if n != "none"]) for o, v in options.items() if v}
@@ -406,6 +417,7 @@ def inspect_table(
     free = [name for name in types if name not in (target, *sum(places.values(), ()))]
     out = [f for name in free if (f := useless(look[name], types[name], ids))]
     kept = [name for name in free if name not in {f.column for f in out}]
+    out += [Finding(name, "excluded", "given", "left out") for name in exclude]
     leaking, after = _leaks(look, target, task, kept, [n for n in ids if n not in kept])
     about = [f for name in kept for f in remarks(look[name], *read[name])]
     repeated, doubled = _repeated(look, ids if places["key"] == ("row",) else [*places["key"], *ids])

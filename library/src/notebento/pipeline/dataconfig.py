@@ -94,7 +94,7 @@ def data_yaml(
         "test_share": shares.test,
         "slices": listed(slices_of(rows, found)),
         "max_rejected": 0.01,
-        "files": '["${data.source.path}"]',
+        "files": '["${data.source.path}"]' if "path" in source else "[null]",
     }
     lines = [_HEAD, *about, "", "source:"]
     lines += [f"  {name}: {_setting(value)}" for name, value in source.items()]
@@ -119,7 +119,7 @@ _WHAT = {
     "time": "  # when a row happened: with it, the split is by time",
     "group": "  # rows with the same values stay in one part, where the split is not by time",
     "max_rejected": "  # share of the rows that may break the contract; they are set aside",
-    "files": "  # read again when they change",
+    "files": "  # read again when they change; null: a database, read in every run",
 }
 
 
@@ -132,7 +132,7 @@ _MORE = """\
 # test_months: null
 # zone: UTC                # whose calendar the days, months and hours of reports are
 # max_leak: 0.995          # a column that alone predicts the target this well is an error; 1.0 allows all
-# In `source`: nulls, separator, decimal and encoding of CSV files, where what is found is wrong.
+# In `source`: nulls, separator, decimal, encoding and sheet, where the found ones are wrong; query of a database.
 # In `contract`, beside `columns`: rules, conditions in SQL, such as {paid_back: paid <= amount}.
 """
 
@@ -144,7 +144,7 @@ def _remark(text: str) -> str:
 def _setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(quoted, value))}]"
-    return str(value) if value == "${data.key}" else quoted(value)
+    return str(value) if value == "${data.key}" else json.dumps(value) if "${oc.env:" in str(value) else quoted(value)
 
 
 def _column(name: str, kind: str, column: pl.Series, key: Sequence[str]) -> str:

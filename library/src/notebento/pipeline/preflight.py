@@ -147,7 +147,7 @@ def check_table(data: DataConfig, evaluated: Sequence[str] = (), features: Any =
         derived = features.on(take(data).tables[data.table], data).features.shown if more - {*columns} else ()
         _check_slices(data, [*columns, *derived], {"evaluate.slices": evaluated})
 
-
+# %% ../../../nbs/pipeline/preflight.ipynb #b784e696
 def _bytes(path: str | None) -> int:
     return sum(file.stat().st_size for file in named_files(path) if file.is_file()) if path else 0
 
