@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from notebento.core.errors import UserError
 from notebento.pipeline.cells import read_notebook, unresolved
-from notebento.pipeline.lines import merge_text
 from notebento.pipeline.merge import Merged, merge_notebook
 from notebento.pipeline.template import render, template
 
@@ -241,7 +240,8 @@ def test_a_conflict_keeps_the_users_cell_and_adds_the_templates_as_a_raw_one() -
     assert added["cell_type"] == "raw" and added["metadata"] == {"tags": ["update-conflict"]}
     [conflict] = merged.conflicts
     assert str(conflict).startswith("code cell 2 (b = 20): you and the template changed it")
-    assert [line.split(":")[0] for line in unresolved(merged.content)] == ["below code cell 2"] and not unresolved(BASE)
+    assert unresolved(merged.content) == ["below code cell 2: the template's version of a cell"]
+    assert not unresolved(BASE)
 
 
 def test_two_insertions_at_one_place_are_kept_the_users_first() -> None:
@@ -357,10 +357,3 @@ def test_a_file_that_both_added_and_one_that_is_no_notebook() -> None:
     assert shown(merged) == ["a = 1", "u", "t"]
     with pytest.raises(UserError, match="nbs/x.ipynb is not a notebook"):
         merge_notebook(BASE, b"<<<<<<< ours\n", file("t"), "nbs/x.ipynb")
-
-
-def test_text_is_merged_by_git_and_bytes_are_not() -> None:
-    assert merge_text(b"a\nb\nc\n", b"A\nb\nc\n", b"a\nb\nC\n") == (b"A\nb\nC\n", [])
-    merged, at = merge_text(b"a\r\n", "ü\r\n".encode(), b"b\r\n", ("yours", "0.3.0", "0.4.0"))
-    assert at == [1] and merged.decode().split("\r\n")[:3] == ["<<<<<<< yours", "ü", "||||||| 0.3.0"]
-    assert merge_text(b"\0", b"\0u", b"\0t") == (b"\0u", [0]) and merge_text(b"\0", b"\0", b"\0t") == (b"\0t", [])

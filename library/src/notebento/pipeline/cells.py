@@ -85,7 +85,7 @@ def first_line(cell: CellDict) -> str:
     lines = [line.strip() for line in cell["source"].split("\n") if line.strip()]
     return next((line for line in lines if not line.startswith("#|")), lines[0] if lines else "")
 
-# %% ../../../nbs/pipeline/cells.ipynb #d80eea6f
+# %% ../../../nbs/pipeline/cells.ipynb #0c730a4c
 CONFLICT_TAG = "update-conflict"
 
 
@@ -97,4 +97,4 @@ def is_conflict(cell: CellDict) -> bool:
 def unresolved(content: bytes, name: str = "the notebook") -> list[str]:
     """The places in a notebook that an update left to decide."""
     cells = read_notebook(content, name)["cells"]
-    return [f"{place(cells, i)}: {first_line(cell)}" for i, cell in enumerate(cells) if is_conflict(cell)]
+    return [f"{place(cells, i)}: the template's version of a cell" for i, cell in enumerate(cells) if is_conflict(cell)]

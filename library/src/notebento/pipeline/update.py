@@ -7,7 +7,6 @@ __all__ = ['Origin', 'origin', 'files_of', 'Update', 'plan_update', 'export_agai
            'conflicts_left']
 
 # %% ../../../nbs/pipeline/update.ipynb #fa009bee
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from shutil import which
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 from ..core.errors import UserError
-from .cells import CONFLICT_TAG
+from .cells import CONFLICT_TAG, unresolved
 from .code import exported
 from .migrations import MIGRATIONS, Files, migrated, with_pin
 from .repository import git, marked
@@ -194,19 +194,10 @@ def conflicts_left(root: Path) -> Iterator[str]:
     for path in _names(found.stdout):
         text = (root / path).read_text(encoding="utf-8", errors="replace")
         if path.endswith(".ipynb"):
-            yield from (f"{path}: {what}" for what in _conflict_cells(text))
+            with suppress(UserError):  # no notebook: the linter says so
+                yield from (f"{path}: {what}" for what in unresolved(text.encode()))
         yield from (f"{path}: line {number}: a conflict begins" for number in marked(text))
 
 # %% ../../../nbs/pipeline/update.ipynb #ab4dc461
 def _names(listed: str) -> list[str]:
     return [name for name in listed.split("\0") if name]
-
-# %% ../../../nbs/pipeline/update.ipynb #bca3c9d9
-def _conflict_cells(text: str) -> Iterator[str]:
-    try:
-        cells = json.loads(text)["cells"]
-    except (ValueError, KeyError, TypeError):
-        return  # the linter says so
-    for number, cell in enumerate(cells, 1):
-        if CONFLICT_TAG in cell.get("metadata", {}).get("tags", ()):
-            yield f"cell {number} holds the template's version of the cell above it"
