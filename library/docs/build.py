@@ -22,6 +22,7 @@ import argparse
 import io
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
@@ -63,6 +64,7 @@ SETTINGS = {
     "html_show_sphinx": False,
     "html_last_updated_fmt": None,
     "highlight_language": "python",
+    "pygments_dark_style": "github-dark",
     "nitpicky": True,
     "myst_heading_anchors": 4,
     "myst_links_external_new_tab": False,
@@ -170,10 +172,9 @@ def write_pages(sections: list[Section], folder: Path) -> tuple[dict[str, Markup
 
 
 def write(path: Path, text: str) -> None:
-    """Write `text`, unless it is there already: Sphinx reads what is newer than its last build."""
+    """Write `text`, in a folder that need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 # ---- names of the library in the text
@@ -229,31 +230,25 @@ def llms_text(sections: list[Section]) -> str:
 
 
 def build(out: Path, execute: bool = False) -> list[str]:
-    """Build the site into the folder `out`; return what is wrong with it."""
+    """Build the site into the folder `out`, in place of an earlier one; return what is wrong with it."""
+    if out.exists() and any(out.iterdir()) and not (out / "llms.txt").is_file():
+        raise SystemExit(f"{out} has files that are not a site's; name another folder with --out")
     sections = site_sections(executed_notebooks(BUILD / "executed") if execute else {})
-    pages, doctrees = BUILD / "pages", BUILD / "doctrees"
-    shutil.rmtree(pages, ignore_errors=True)
-    texts, problems = write_pages(sections, pages)
     said = io.StringIO()
-    app = Sphinx(
-        pages,
-        None,
-        out,
-        doctrees,
-        "html",
-        SETTINGS,
-        status=None,
-        warning=said,
-        freshenv=True,
-        parallel=2,
-        warningiserror=True,
-    )
-    app.connect("doctree-resolved", link_names)
-    app.build(force_all=True)
-    for name, text in texts.items():
-        write(out / f"{name}.md", text.plain)
-    write(out / "llms.txt", llms_text(sections))
-    return [*dict.fromkeys(problems), *filter(str.strip, said.getvalue().splitlines()), *broken_links(out)]
+    with tempfile.TemporaryDirectory() as scratch:
+        pages, site = Path(scratch, "pages"), Path(scratch, "site")
+        texts, problems = write_pages(sections, pages)
+        options: dict[str, Any] = {"status": None, "warning": said, "freshenv": True, "parallel": 2}
+        app = Sphinx(pages, None, site, Path(scratch, "doctrees"), "html", SETTINGS, **options)
+        app.connect("doctree-resolved", link_names)
+        app.build(force_all=True)
+        for name, text in texts.items():
+            write(site / f"{name}.md", text.plain)
+        write(site / "llms.txt", llms_text(sections))
+        problems = [*dict.fromkeys(problems), *filter(str.strip, said.getvalue().splitlines()), *broken_links(site)]
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(site, out)
+    return [problem.replace(f"{pages}/", "") for problem in problems]
 
 
 def main() -> int:

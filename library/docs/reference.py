@@ -62,7 +62,7 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
         if parameter.param_type_name == "argument":
             names = [parameter.make_metavar(context)]
         elif not parameter.is_flag:
-            names[0] += f" {parameter.make_metavar(context)}"
+            names[0] += " " + parameter.make_metavar(context).replace("int range", "int")
         default = parameter.get_default(context)
         shown = (
             "" if default in (None, "", False, [], ()) or callable(default) or parameter.required else f"`{default}`"
@@ -222,9 +222,9 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{word}`" for word in inner)
     if origin in (tuple, list):
-        return "a list: " + _words(inner[0]).removesuffix(", not empty")
+        return "a list: " + _words(inner[0]).removesuffix(" (not empty)")
     if origin is dict:
-        return "a mapping, names to " + _words(inner[1]).removesuffix(", not empty")
+        return "a mapping, names to " + _words(inner[1]).removesuffix(" (not empty)")
     return KINDS.get(hint) or f"`{getattr(hint, '__name__', hint)}`"
 
 
@@ -232,7 +232,7 @@ def _limited(kind: str, limits: Meta) -> str:
     if limits.pattern:
         return "a duration: `90m`, `4h`, `2d`" if "mhd" in limits.pattern else f"{kind} like `{limits.pattern}`"
     if limits.min_length:
-        return f"{kind}, not empty"
+        return f"{kind} (not empty)"
     bounds = {"≥": limits.ge, ">": limits.gt, "≤": limits.le, "<": limits.lt}
     said = " and ".join(f"{sign} {_number(value)}" for sign, value in bounds.items() if value is not None)
     return f"{kind} {said}".replace("<", "&lt;").replace(">", "&gt;")

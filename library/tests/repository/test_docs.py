@@ -20,11 +20,15 @@ pytestmark = pytest.mark.process
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built without running notebooks."""
     out = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, DOCS / "build.py", "--out", out], capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build(out)
     return out
+
+
+def build(out: Path, *options: str) -> None:
+    """The command of the README. It fails if a link leads nowhere, or a page loads something from elsewhere."""
+    command = [sys.executable, DOCS / "build.py", "--out", out, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_notebook_of_the_library_is_a_page_with_links_to_its_names(site: Path) -> None:
@@ -84,3 +88,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_page_does_what_it_says(page: str, model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "churn", symlinks=True)
     Reader(tmp_path / "churn", brief=False).follow(HOWTO / f"{page}.md")
+
+
+@pytest.mark.nightly
+def test_with_its_outputs_the_site_shows_tables_and_plots(tmp_path: Path) -> None:
+    """All notebooks of library and project run; a page shows what its cells print and draw."""
+    build(tmp_path, "--execute")
+    assert "<table>" in (tmp_path / "library/data/sources.html").read_text()
+    assert '<figure><img src="data:image/png' in (tmp_path / "flights/07_evaluate.html").read_text()
