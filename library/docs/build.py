@@ -239,7 +239,8 @@ def build(out: Path, execute: bool = False) -> list[str]:
         pages, site = Path(scratch, "pages"), Path(scratch, "site")
         texts, problems = write_pages(sections, pages)
         options: dict[str, Any] = {"status": None, "warning": said, "freshenv": True, "parallel": 2}
-        app = Sphinx(pages, None, site, Path(scratch, "doctrees"), "html", SETTINGS, **options)
+        write(pages / "conf.py", "".join(f"{name} = {value!r}\n" for name, value in SETTINGS.items()))
+        app = Sphinx(pages, pages, site, Path(scratch, "doctrees"), "html", **options)
         app.connect("doctree-resolved", link_names)
         app.build(force_all=True)
         for name, text in texts.items():
