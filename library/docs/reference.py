@@ -78,7 +78,7 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
 # What a `_target_` of the configuration may name in the library: the place, and the classes.
 TARGETS = {
     "data.source": ["notebento.data.sources.Table"],
-    "features": ["notebento.features.schema.Columns"],
+    "features": ["notebento.features.columns.Columns"],
     "model": ["notebento.models.lightgbm.LightGBM", "notebento.models.linear.Linear"],
     "evaluate.baselines": ["notebento.evaluation.baselines.Constant"],
 }

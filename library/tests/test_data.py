@@ -27,7 +27,7 @@ from notebento.data.snapshot import facts_of, take
 from notebento.data.sources import Table, package_data, read_query
 from notebento.data.split import leaks, place_of, refuse_leaks, split_at, split_of
 from notebento.data.text import values_of
-from notebento.features.schema import Columns
+from notebento.features.columns import Columns
 from notebento.pipeline.preflight import check_table
 from notebento.serving.request import RecordReader, record_table
 

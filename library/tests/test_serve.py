@@ -40,8 +40,8 @@ from stores import free_port
 
 from notebento.core.config import DataConfig, RegistryConfig, ServeConfig, build
 from notebento.core.errors import NotebentoError, UserError
+from notebento.features.columns import Columns
 from notebento.features.examples import examples, spread
-from notebento.features.schema import Columns
 from notebento.models.bundle import Graph, Signature, golden, write_bundle
 from notebento.registry.registry import Registry
 from notebento.serving.deploy import deploy, server

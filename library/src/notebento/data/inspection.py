@@ -22,7 +22,7 @@ from ..core.errors import UserError, nearest
 from .contract import as_kind, column_kind, column_list
 from .snapshot import CLASSES, task_of
 from .split import leaks
-from .text import odd_values, written_with
+from .text import is_text, odd_values, written_with
 
 # %% ../../../nbs/data/inspection.ipynb #9e9dd026
 class Finding(Frozen, frozen=True):
@@ -187,22 +187,12 @@ def useless(column: pl.Series, kind: str, ids: Sequence[str] = ()) -> Finding | 
         return Finding(name, "constant", f"every row has {_shown(known[0])}", "left out")
     if name in ids:
         return Finding(name, "id", f"{column.len():,} different values in {column.len():,} rows", "left out")
-    if kind == "string" and _is_text(known):
-        words = _mean_of(known.cast(pl.String).str.count_matches(r"\S+"))
-        return Finding(name, "free text", f"{words:.0f} words, {known.n_unique():,} different values", "left out")
     return None
 
 # %% ../../../nbs/data/inspection.ipynb #66776b20
 def _shown(value: Any) -> str:
     """A value in words: a time as one writes it, a text in quotes."""
     return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else repr(value)
-
-# %% ../../../nbs/data/inspection.ipynb #f8e05d0a
-def _is_text(known: pl.Series) -> bool:
-    """Whether these are sentences: long, and hardly ever the same."""
-    text = known.cast(pl.String)
-    long = _mean_of(text.str.len_chars()) > 50 or _mean_of(text.str.count_matches(r"\S+")) > 6
-    return bool(long and text.n_unique() > known.len() / 2)
 
 # %% ../../../nbs/data/inspection.ipynb #d7ca5e62
 def remarks(column: pl.Series, kind: str, found: str) -> _Found:
@@ -218,7 +208,11 @@ def remarks(column: pl.Series, kind: str, found: str) -> _Found:
     elif found:
         findings.append(Finding(column.name, "type", found, f"read as {kind}"))
     values = known.n_unique()
-    if kind == "string" and values > 100 and values > known.len() / 20:
+    if kind == "string" and is_text(known):
+        words = _mean_of(known.str.count_matches(r"\S+"))
+        evidence = f"{words:.0f} words, {values:,} different values"
+        findings.append(Finding(column.name, "free text", evidence, "read word by word: features.text"))
+    elif kind == "string" and values > 100 and values > known.len() / 20:
         most = known.cast(pl.String).value_counts(sort=True)["count"][0]
         evidence = f"{values:,} different values, the most frequent {most:,} times"
         findings.append(Finding(column.name, "high cardinality", evidence, "kept; rare values count as unknown"))

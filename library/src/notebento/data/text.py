@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Decimal', 'TIME_FORMS', 'decimals', 'values_of', 'odd_values', 'written_with', 'time_parts', 'day_comes_first',
-           'form_of', 'likely_form', 'times_of', 'are_times']
+           'form_of', 'likely_form', 'times_of', 'are_times', 'is_text']
 
 # %% ../../../nbs/data/text.ipynb #29ad9265
 import re
@@ -243,3 +243,17 @@ def are_times(texts: pl.Series) -> bool:
     year = (parts["a"].str.len_chars() == 4) | (parts["c"].str.len_chars() == 4)
     named = distinct.str.contains(_MONTH + r"[a-z]*[ -](\d{1,2},? )?\d{4}$")
     return bool((year.fill_null(False) | named).all())
+
+# %% ../../../nbs/data/text.ipynb #4bc2ebfa
+_WORD = r"\p{L}{2,}|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]"
+
+
+def is_text(column: pl.Series) -> bool:
+    """Whether a column is read word by word: two words a value or more, in values that for the most part are rare."""
+    known = column.drop_nulls()
+    if column.dtype != pl.String or not len(known):
+        return False
+    counts = known.value_counts()["count"]
+    frequent = int(counts.filter(counts >= min(max(len(known) // 50, 2), 20)).sum())
+    words = known.gather_every(-(-len(known) // 10_000)).str.count_matches(_WORD)
+    return frequent < len(known) / 2 and int(words.sum()) >= 2 * len(words)

@@ -45,6 +45,7 @@ def univariate(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr)
     facts = [
         (n, rates(table, n, answer).select(between).item(), table[n].null_count() / len(table), _words(feature))
         for n, feature in about.items()
+        if not feature.words  # no text is like another
     ]
     signals = pl.DataFrame(facts, ["feature", "signal", "null", "what"], orient="row")
     return signals.sort("signal", "feature", descending=[True, False])
@@ -64,7 +65,7 @@ def answer_of(schema: Schema) -> tuple[pl.Expr, str]:
 # %% ../../../nbs/features/explore.ipynb #230dc158
 def strongest_kinds(strongest: pl.DataFrame, about: Mapping[str, About], most: int = 12) -> dict[str, About]:
     """Of each kind of feature, by the first word of its name, the one with the most signal."""
-    kind = pl.col("feature").str.split("_").list.first().alias("kind")
+    kind = pl.col("feature").str.extract(r"^([^_.]+|.)").alias("kind")
     first = strongest.group_by(kind, maintain_order=True).first()["feature"].head(most)
     return {name: about[name] for name in first}
 

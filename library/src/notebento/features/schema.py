@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Kind', 'FIELD_TYPES', 'TEXT', 'NUMBER', 'MOMENT', 'Field', 'About', 'refuse_unknown', 'closure', 'about_of',
            'FeatureSet', 'subset', 'derive', 'seen_before', 'outputs', 'compute', 'typed', 'from_records', 'Options',
-           'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside', 'field_type', 'column_features',
-           'column_kinds', 'Columns']
+           'views_of', 'kept', 'Schema', 'make_schema', 'rows_of', 'beside']
 
 # %% ../../../nbs/features/schema.ipynb #db89f175
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,7 +19,6 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
-from ..data.contract import need
 from ..data.snapshot import task_of
 from . import asof
 from .views import Aggregate, Events, Moment, Tables, Value, View, read_events
@@ -382,74 +380,3 @@ def beside(rows: pl.DataFrame, features: pl.DataFrame, maker: Options, data: Dat
             raise UserError(f"features.auxiliary: {name!r} {problem}", fix="name outcomes that data.known_after lists")
     names = [*data.key, *data.group, *([data.time] if data.time else []), "predict_at", data.target, *maker.auxiliary]
     return rows.select(name for name in dict.fromkeys(names) if name not in features.columns).hstack(features)
-
-# %% ../../../nbs/features/schema.ipynb #10bcefd7
-def field_type(dtype: pl.DataType) -> Kind:
-    """The type of a record's field for a column of `dtype`."""
-    if dtype.is_numeric():
-        return "number"
-    return "datetime" if dtype.is_temporal() else "boolean" if dtype == pl.Boolean else "string"
-
-# %% ../../../nbs/features/schema.ipynb #b0c0cf2d
-def column_features(record: Mapping[str, Field]) -> FeatureSet:
-    """Each field as a feature; of a time its month, weekday and hour."""
-    features = FeatureSet(record)
-    for name, field in record.items():
-        if field.type == "datetime":
-            for part in ("month", "weekday", "hour"):
-                features.derive(f"{part}_of_{name}", getattr(pl.col(name).dt, part)(), part, f"{part} of {name}")
-        else:
-            category = field.type != "number"
-            features.derive(name, pl.col(name).cast(field.dtype), text=f"column {name}", categorical=category)
-    return features
-
-# %% ../../../nbs/features/schema.ipynb #c01a55e5
-def column_kinds(rows: pl.DataFrame, data: DataConfig) -> dict[str, Kind]:
-    """The kinds of the columns that can be features: not key, time or target, and not known later."""
-    no = {*data.key, *data.group, data.time, data.target, *data.known_after, "predict_at"}
-    kinds = {name: field_type(dtype) for name, dtype in rows.schema.items() if name not in no}
-    if not kinds:
-        fix = "see data.known_after, data.exclude"
-        raise UserError(f"'{data.table}' has no column that can be a feature", fix=fix)
-    return kinds
-
-# %% ../../../nbs/features/schema.ipynb #1ea963bb
-class Columns(Options, frozen=True):
-    """Every column of `data.table` is a feature. Kinds that are not given are found in the table."""
-
-    kinds: dict[str, Kind] = {}
-    optional: tuple[str, ...] | None = None  # what a record may lack; null: the columns with nulls
-
-    def offline(self, tables: Mapping[str, pl.DataFrame], data: DataConfig) -> pl.DataFrame:
-        """Key, time, target and features of every row, in order of time."""
-        rows = rows_of(tables, data)
-        features = self.on(rows, data).features
-        return beside(rows, compute(features, rows, tables).select(kept(features.shown, self.without)), self, data)
-
-    def request(self, records: pl.DataFrame, looked: pl.DataFrame | None = None) -> pl.DataFrame:
-        """The features of records."""
-        return from_records(self.features, records, looked).select(kept(self.features.shown, self.without))
-
-    def schema(self, tables: Mapping[str, pl.DataFrame], data: DataConfig) -> Schema:
-        """What the columns of the table are."""
-        found = self.on(tables[data.table], data)
-        return make_schema(found, found.features, tables[data.table], data)
-
-    def on(self, rows: pl.DataFrame, data: DataConfig) -> "Columns":
-        """These columns with the kinds that they have in `rows`."""
-        kinds = column_kinds(rows, data)
-        for name, kind in self.kinds.items():
-            need(name, kinds, "features.kinds")
-            if kind not in ("string", kinds[name]):
-                problem = f"features.kinds: column '{name}' is a {kinds[name]} in the table, and cannot be a {kind}"
-                raise UserError(problem, fix=f"its type in the contract, data.contract.{data.table}.columns, or string")
-        for name in self.optional or ():
-            need(name, kinds, "features.optional")
-        optional = tuple(name for name in kinds if rows[name].null_count()) if self.optional is None else self.optional
-        return msgspec.structs.replace(self, kinds={**kinds, **self.kinds}, optional=optional)
-
-    @property
-    def features(self) -> FeatureSet:
-        """The features of a record with these columns."""
-        optional = self.optional or ()
-        return column_features({name: Field(kind, required=name not in optional) for name, kind in self.kinds.items()})

@@ -136,7 +136,7 @@ def check_table(data: DataConfig, evaluated: Sequence[str] = (), features: Any =
     """
     from notebento.data.snapshot import read, take  # more than a thin import
     from notebento.data.sources import Table
-    from notebento.features.schema import Columns
+    from notebento.features.columns import Columns
 
     source = build(data.source, None, "data.source")
     if not isinstance(source, Table) or source.url or _bytes(source.path) > SMALL:

@@ -20,7 +20,7 @@ from .registry import Lineage, Version
 def card(version: Version, words: CardConfig, schema: dict[str, Any]) -> str:
     """The model card of `version` in Markdown; `schema` is that of its bundle."""
     made = version.lineage
-    columns = {"numeric": len(schema.get("numeric", [])), "categorical": len(schema.get("categorical", []))}
+    columns = {kind: len(schema.get(kind, [])) for kind in ("numeric", "categorical", "text")}
     filled = from_template(
         "card.md.j2",
         version=version,

@@ -74,7 +74,7 @@ def definition(features: FeatureSet, name: str) -> CatalogueEntry:
         feature=name,
         what=about.text,
         unit=about.unit,
-        kind="category" if about.categorical else "number",
+        kind="text" if about.words else "category" if about.categorical else "number",
         how="looked up" if view else "from the record" if name in features.immediate else "derived",
         view=(view.name or "_".join([view.events.name, *view.by])).removeprefix("_") if view else "",
         table=", ".join(sources),

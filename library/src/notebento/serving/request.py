@@ -167,7 +167,7 @@ class RecordReader:
 
     def __init__(self, schema: Signature) -> None:
         columns = dict.fromkeys(schema.numeric, RecordField("number", required=False))
-        columns |= dict.fromkeys(schema.strings, RecordField("string", required=False))
+        columns |= dict.fromkeys((*schema.categorical, *schema.text), RecordField("string", required=False))
         self.fields = {**schema.record, **{c: f for c, f in columns.items() if c not in schema.record}}
         self.accepted = self.fields | ({"at": AT} if schema.time and "at" not in self.fields else {})
         self.body, self._time = body_type(self.accepted), schema.time

@@ -6,7 +6,8 @@
 __all__ = ['add_derived', 'Features']
 
 # %% ../../nbs/02_features.ipynb #e04828d5
-from notebento.features.schema import Columns, FeatureSet
+from notebento.features.columns import Columns
+from notebento.features.schema import FeatureSet
 
 # %% ../../nbs/02_features.ipynb #6d506399
 def add_derived(features: FeatureSet) -> None:
