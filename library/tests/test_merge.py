@@ -357,3 +357,19 @@ def test_a_file_that_both_added_and_one_that_is_no_notebook() -> None:
     assert shown(merged) == ["a = 1", "u", "t"]
     with pytest.raises(UserError, match="nbs/x.ipynb is not a notebook"):
         merge_notebook(BASE, b"<<<<<<< ours\n", file("t"), "nbs/x.ipynb")
+
+
+def test_a_tag_reaches_the_half_of_a_split_cell_that_has_most_of_it() -> None:
+    whole, halves = "run_dir = 1\nseed = 2\nshow(run_dir)", ["run_dir = 1\nseed = 2", "show(run_dir)"]
+    tagged = cell(whole, "i", metadata={"tags": ["parameters"]})
+    merged = merge_notebook(file(cell(whole, "i")), file(*(cell(half, half[0]) for half in halves)), file(tagged))
+    cells = read_notebook(merged.content)["cells"]
+    assert [one["source"] for one in cells] == halves
+    assert [one["metadata"] for one in cells] == [{"tags": ["parameters"]}, {}]
+
+
+@pytest.mark.parametrize("damage", [{"metadata": None}, {"metadata": {"tags": "x"}}, {"id": 5}, {"outputs": None}])
+def test_what_a_tool_left_out_of_a_cell_is_no_traceback(damage: dict[str, object]) -> None:
+    merged = merge_notebook(BASE, file(cell("a = 1", **damage), "b = 2", "c = 3"), file("a = 1", "b = 20", "c = 3"))
+    assert shown(merged) == ["a = 1", "b = 20", "c = 3"]
+    assert is_notebook(merged.content)

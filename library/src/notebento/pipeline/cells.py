@@ -14,10 +14,10 @@ from typing import Any
 
 from ..core.errors import UserError
 
-# %% ../../../nbs/pipeline/cells.ipynb #40523c45
+# %% ../../../nbs/pipeline/cells.ipynb #c5e37334
 CellDict = dict[str, Any]
 
-_EVERY = {"cell_type": "raw", "id": "", "metadata": {}, "source": ""}
+_EVERY = {"id": "", "metadata": {}, "source": ""}
 _KINDS: dict[str, dict[str, Any]] = {
     "code": _EVERY | {"execution_count": None, "outputs": []},
     "markdown": _EVERY | {"attachments": {}},
@@ -27,11 +27,21 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 def as_cell(cell: CellDict, kind: str) -> CellDict:
     """`cell` with the fields of this kind, its source as one text."""
-    fields = {name: cell.get(name, default) for name, default in _KINDS[kind].items()}
-    source = fields["source"]
-    return fields | {"cell_type": kind, "source": source if isinstance(source, str) else "".join(source)}
+    source = cell.get("source") or ""
+    known = cell | {"source": source if isinstance(source, str) else "".join(source), "metadata": _metadata(cell)}
+    fields = {name: known.get(name, default) for name, default in _KINDS[kind].items()}
+    wrong = {n: v for n, v in _KINDS[kind].items() if not isinstance(fields[n], int if v is None else type(v))}
+    return fields | wrong | {"cell_type": kind}
 
-# %% ../../../nbs/pipeline/cells.ipynb #4f373a80
+
+def _metadata(whole: dict[str, Any]) -> dict[str, Any]:
+    """A cell's metadata, or a notebook's; tags are texts."""
+    metadata = whole.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    tags = metadata.get("tags", [])
+    return metadata if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else metadata | {"tags": []}
+
+# %% ../../../nbs/pipeline/cells.ipynb #99e71a7a
 def read_notebook(content: bytes, name: str = "the notebook") -> dict[str, Any]:
     """The notebook in a file of this content; an empty file is one without cells.
 
@@ -47,7 +57,9 @@ def read_notebook(content: bytes, name: str = "the notebook") -> dict[str, Any]:
         cells = [as_cell(cell, cell["cell_type"]) for cell in notebook["cells"]]
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise UserError(f"{name} is not a notebook: {type(e).__name__}: {e}", fix=fix) from e
-    return {"metadata": {}, "nbformat_minor": 5} | notebook | {"cells": cells}
+    minor = notebook.get("nbformat_minor")
+    minor = minor if isinstance(minor, int) else 5
+    return notebook | {"cells": cells, "metadata": _metadata(notebook), "nbformat_minor": minor}
 
 # %% ../../../nbs/pipeline/cells.ipynb #2b737627
 def write_notebook(notebook: dict[str, Any]) -> bytes:
