@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import notebento
 from notebento.cli import main
 from notebento.cli.agreement import agree
-from notebento.cli.check import is_settled
+from notebento.cli.check import SETTLED, checks_of, is_settled
 from notebento.core.compose import compose
 from notebento.pipeline.project import home
 from notebento.pipeline.repository import uncommitted
@@ -286,6 +286,7 @@ def test_what_both_changed_is_a_conflict_that_check_finds(project: Project, caps
     assert cells[at + 1][0] == "raw" and "their_model" in cells[at + 1][1]
     assert project.files()["logo.png"] == b"\0mine" and project.files()["logo.png.update-conflict"] == b"\0theirs"
     capsys.readouterr()
+    assert SETTLED in [check.name for check in checks_of(project.root, fast=True)]
     assert not is_settled(project.root)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [

@@ -16,11 +16,10 @@ from typing import Literal
 import msgspec
 
 from ..core.artifacts import remove
-from ..core.config import Frozen
 from ..core.errors import UserError
 
 # %% ../../../nbs/pipeline/transaction.ipynb #43c9fad4
-class FileChange(Frozen, frozen=True):
+class FileChange(msgspec.Struct, frozen=True):
     """A file by the digests of its contents; none: there is no such file."""
 
     path: str
@@ -28,7 +27,7 @@ class FileChange(Frozen, frozen=True):
     after: str | None
 
 # %% ../../../nbs/pipeline/transaction.ipynb #7b03246c
-class Transaction(Frozen, frozen=True):
+class Transaction(msgspec.Struct, frozen=True):
     """What is about to happen to the files of a project."""
 
     what: str
