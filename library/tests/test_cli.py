@@ -591,9 +591,9 @@ def test_lab_opens_what_it_is_asked_for(trams: Trams, monkeypatch: pytest.Monkey
     trams("lab", "--library")
     assert trams("lab", "featurse").status == 2
     assert trams("lab", "features", "--library").status == 2
-    nbs, root = trams.home / "nbs", f"--ServerApp.root_dir={trams.home}"  # the file browser shows the project
-    assert [c[3:] for c in opened[:2]] == [[root, str(nbs / "index.ipynb")], [root, str(nbs / "features.ipynb")]]
-    assert (Path(opened[2][-1]) / "core/errors.ipynb").is_file()
+    root, page = f"--ServerApp.root_dir={trams.home}", "--LabApp.default_url=/lab/tree/nbs/"  # what the browser shows
+    assert [c[3:] for c in opened[:2]] == [[root, f"{page}index.ipynb"], [root, f"{page}features.ipynb"]]
+    assert (Path(opened[2][3].partition("=")[2]) / "core/errors.ipynb").is_file()
     assert len(opened) == 3
 
 

@@ -8,15 +8,18 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
 import yaml
+from lab import Lab, browser, jupyterlab
 
 import notebento
 from notebento.cli.agreement import agree
+from notebento.core.clock import utc
+from notebento.features.schema import FeatureSet, Field, compute
 from notebento.pipeline.code import exported
 from notebento.pipeline.template import (
     ARCHIVE,
@@ -60,7 +63,8 @@ def customers(n: int) -> pl.DataFrame:
     plan, age = rng.choice(["free", "basic", "pro"], n), rng.integers(18, 90, n)
     left = rng.random(n) < 1 / (1 + np.exp(1.5 - (plan == "free") - 0.03 * (age - 50)))
     columns = {"id": range(1, n + 1), "plan": plan, "age": age, "paid": rng.gamma(2, 10, n).round(2)}
-    return pl.DataFrame(columns | {"left": np.where(left, "yes", "no")})
+    joined = pl.date(2025, 1, 1) + pl.duration(days=pl.int_range(n) * 200 // n)
+    return pl.DataFrame(columns | {"left": np.where(left, "yes", "no")}).with_columns(joined=joined)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +140,43 @@ def test_what_the_notebooks_export_is_in_src(tmp_path: Path) -> None:
     assert named == {p.name for p in (tmp_path / "src/churn").glob("[!_]*.py")}
 
 
+def test_the_view_that_the_features_notebook_shows_is_one() -> None:
+    """What is copied from its prose looks back at a second table, and sees nothing that was known later."""
+    cells = json.loads(render(template(), ANSWERS)["nbs/02_features.ipynb"])["cells"]
+    (code,) = re.findall(r"```python\n(import polars.*?)```", "".join("".join(c["source"]) for c in cells), re.DOTALL)
+    names: dict[str, Any] = {"FeatureSet": FeatureSet}
+    exec(code, names)
+    features = FeatureSet({"customer": Field("string")})
+    names["add_views"](features)
+    at = [utc(f"2025-01-0{day}T12:00:00Z") for day in (1, 2, 3)]
+    visits = pl.DataFrame({"visit": [1, 2, 3], "customer": ["a", "a", "b"], "visited_at": at, "pages": [2, 4, 9]})
+    rows = pl.DataFrame({"customer": ["a", "a", "b"], "predict_at": [at[0], at[2], at[1]]})
+    found = compute(features, rows, {"visits": visits})
+    assert found["visits_customer_n_30d"].to_list() == [0, 2, 0] or found["visits_customer_n_30d"].to_list() == [
+        1,
+        2,
+        0,
+    ]
+    assert found["visits_customer_newest"].to_list()[1:] == [4, None]
+
+
 def test_a_new_project_passes_the_linter(project: Project) -> None:
     project.run(sys.executable, "-m", "ruff", "check", "--no-cache")
     project.run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache")
+
+
+@pytest.mark.server
+def test_its_notebooks_run_in_jupyterlab(project: Project, repository: Path, tmp_path: Path) -> None:
+    """Each from top to bottom, first the tour, before anything else has run; saving them leaves nothing to commit."""
+    project.run(sys.executable, "-c", "import sys; sys.path += ['scripts']; import clean_notebook as c; c.install('.')")
+    tour, *others = ["nbs/index.ipynb", *sorted(f"nbs/{p.name}" for p in (project.root / "nbs").glob("[0-9]*.ipynb"))]
+    with jupyterlab(project.root, tmp_path / "jupyter", project.environment) as address:
+        assert "/lab/tree/nbs/index.ipynb?token=" in address
+        with browser(tmp_path / "profile") as chromium:
+            lab = Lab(address, chromium)
+            pictures = repository / "build/notebooks/churn"
+            assert [*lab.run_each([tour], pictures, save=True), *lab.run_each(others, pictures, save=True)] == []
+    assert project.run("git", "status", "--porcelain", "--", ":!nbs/index.ipynb") == ""
 
 
 @pytest.mark.process

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -228,10 +229,12 @@ def lab(
     if stage:
         overrides = Manifest.read(find_run(run)).overrides if run else []
         notebook = stage_config(stage, compose(overrides)).notebook
-    place = library_notebooks() if library else project_root() / "nbs" / notebook
     # The file browser shows the whole project: notebooks link to pages in runs/ and to files in conf/.
-    root = [] if library else [f"--ServerApp.root_dir={project_root()}"]
-    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", *root, str(place)], os.environ | environment)
+    folder = library_notebooks() if library else project_root()
+    # Not as a file to open: the address that JupyterLab prints, for a browser on another machine, would lack it.
+    page = "/lab" if library else f"/lab/tree/nbs/{quote(notebook)}"
+    options = [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url={page}"]
+    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", *options], os.environ | environment)
 
 
 def _jupyter_settings() -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from .artifacts import Artifact, Manifest, atomic_write, load, save
@@ -174,6 +175,9 @@ class Visible:
     def __repr__(self) -> str:
         return overview_text(self.overview(_not_asked()))
 
+# %% ../../../nbs/core/stage.ipynb #dd7557a3
+_COLUMNS = 100  # of a line in JupyterLab, which breaks longer ones inside a word
+
 # %% ../../../nbs/core/stage.ipynb #0bf4d844
 class Stage(Visible):
     """A stage of a run: its configuration, its inputs, and how it leaves results behind."""
@@ -196,9 +200,9 @@ class Stage(Visible):
         """The input `name`: a data frame from `.parquet`, plain values from `.json`, otherwise its path."""
         return load(_input(self, name))
 
-    def write(self, name: str, value: Any) -> Path:
+    def write(self, name: str, value: Any) -> None:
         """Leave `value` behind as the artifact `name`, in the format of its suffix."""
-        return save(_output(self, name), value)
+        save(_output(self, name), value)
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -213,7 +217,7 @@ class Stage(Visible):
 
     def notice(self, text: str) -> None:
         """Record what whoever uses the result should know; console and report show it, for a cached result too."""
-        print(f"notice: {text}")
+        print(fill(f"notice: {text}", _COLUMNS, subsequent_indent="  "))
         _append(self.work / NOTICES, " ".join(text.split()))
 
 # %% ../../../nbs/core/stage.ipynb #f85a2e8c

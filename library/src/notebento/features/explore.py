@@ -85,7 +85,8 @@ def plot_rates(table: pl.DataFrame, about: Mapping[str, About], answer: pl.Expr,
         ax.set_xlabel(feature.unit, fontsize=9)
         ax.tick_params(labelsize=8)
         if feature.categorical:
-            ax.tick_params(axis="x", rotation=90 if any(len(str(v)) > 3 for v in groups["value"]) else 0)
+            lengths = [len(str(value)) for value in groups["value"]]
+            ax.tick_params(axis="x", rotation=90 if max(lengths, default=0) > 3 or sum(lengths) > 25 else 0)
     for ax in axes.flat[len(about) :]:
         ax.set_visible(False)
     fig.supylabel(label, fontsize=10)

@@ -22,11 +22,14 @@ class Source(Table, frozen=True):
 
     distinct: bool = False
     key: tuple[str, ...] = ()
+    others: tuple[Table, ...] = ()
 
     def read(self, as_of: dt.datetime | None) -> dict[str, pl.DataFrame]:
-        """The table under its name, prepared."""
+        """The table under its name, prepared, and the others."""
         tables = {name: prepared(rows) for name, rows in Table.read(self, as_of).items()}
-        return {name: self.once(rows) if self.distinct else rows for name, rows in tables.items()}
+        for table in self.others:
+            tables |= table.read(as_of)
+        return {name: self.once(rows) if self.distinct and name == self.name else rows for name, rows in tables.items()}
 
     def once(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The first of all rows that are the same but for the key."""
