@@ -308,7 +308,7 @@ def test_the_card_tells_the_facts():
         "- One year only.",
         "the flights team",
         "0.7700 (0.7600 to 0.7800)",
-        "2 numbers and 1 categories",
+        "2 numbers and 1 category",
         "git checkout c0ffee",
         "scripts/run.py experiment=lab",
         "notebento verify r1",
