@@ -431,6 +431,22 @@ def test_rows_that_do_not_fit_are_reported_by_column(tmp_path, change, message):
         import_model(path, BINARY, CONFIG, tmp_path / "rows.csv")
 
 
+def test_the_answers_of_the_original_show_a_wrong_conversion(tmp_path):
+    path = written(tmp_path, MATRIX, "float[n, 1] p", ONE)
+    rows = labelled()
+    right = 1 / (1 + np.exp(-(rows["age"] / 100 - rows["visits"] / 10).to_numpy()))
+    kept = import_model(path, BINARY, CONFIG, rows.with_columns(own=pl.Series(right)), expected="own")
+    assert import_model(path, BINARY, CONFIG, rows, expected=right).version == kept.version
+    wrong = right.copy()
+    wrong[17] += 1e-4
+    with pytest.raises(UserError, match="toy.onnx answers 1 of 200 rows differently .*: row 18 with"):
+        import_model(path, BINARY, CONFIG, rows.with_columns(own=pl.Series(wrong)), expected="own")
+    with pytest.raises(UserError, match="no column of numbers 'owns', .* Did you mean 'own'"):
+        import_model(path, BINARY, CONFIG, rows.with_columns(own=pl.Series(right)), expected="owns")
+    with pytest.raises(UserError, match="have the shape .199,., and toy.onnx answers .200,."):
+        import_model(path, BINARY, CONFIG, rows, expected=right[1:])
+
+
 def test_a_model_card_names_where_it_comes_from(tmp_path):
     path = written(tmp_path, MATRIX, "float[n, 1] p", ONE)
     version = import_model(path, BINARY, CONFIG, command="notebento models import toy.onnx")

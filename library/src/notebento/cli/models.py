@@ -76,6 +76,9 @@ def import_model(
         Path | None,
         typer.Option(help="Labelled rows that it has not learned from, CSV or Parquet: what it is measured on."),
     ] = None,
+    expected: Annotated[
+        str, typer.Option(help="Column of --rows with the original model's own answers, to check the conversion.")
+    ] = "",
     draft: Annotated[
         bool, typer.Option("--draft", help="Only print a first schema, made of the graph's inputs.")
     ] = False,
@@ -88,7 +91,8 @@ def import_model(
     "required": false}, "plan": {"type": "string"}}}. Types are number, string and boolean.
 
     With --rows the model is measured and has to pass the gate, as every version. Without, it is registered and never
-    becomes champion by itself: notebento models promote VERSION --reason '…'.
+    becomes champion by itself: notebento models promote VERSION --reason '…'. With --expected, a column of the rows, it has
+    to answer as the original did: the probability of yes, or a column NAME_CLASS for each class, or the predicted number.
     """
     from notebento.models.adapter import draft as first_schema
     from notebento.models.foreign import read_graph
@@ -103,9 +107,14 @@ def import_model(
         raise UserError("a graph does not say what its columns mean, so an import needs --schema", fix=fix)
     config, chosen = compose(overrides or []), overrides or []
     command = shlex.join(["notebento", "models", "import", str(file), "--schema", str(schema)])
-    command += (f" --rows {shlex.quote(str(rows))}" if rows else "") + "".join(f" {shlex.quote(o)}" for o in chosen)
+    if expected and rows is None:
+        raise UserError("--expected names a column of the rows, and there are none", fix="give them: --rows FILE")
+    command += f" --rows {shlex.quote(str(rows))}" if rows else ""
+    command += (f" --expected {shlex.quote(expected)}" if expected else "") + "".join(
+        f" {shlex.quote(o)}" for o in chosen
+    )
     package = project_package(project_root())
-    version = imports.import_model(file, schema, config, rows, package, chosen, command)
+    version = imports.import_model(file, schema, config, rows, expected or None, package, chosen, command)
     if as_json:
         print_json(version)
         return

@@ -42,7 +42,7 @@ class ModelSchema(Frozen, frozen=True):
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # binary: yes from here on; null: 0.5
     output: str = ""  # the graph's output that is the answer; empty: the only one that can be
 
-# %% ../../../nbs/models/adapter.ipynb #cf50c29c
+# %% ../../../nbs/models/adapter.ipynb #42a9ce5d
 def read_schema(path: Path) -> ModelSchema:
     """The schema in a JSON or YAML file. Raises `UserError` that names the place."""
     try:
@@ -54,7 +54,9 @@ def read_schema(path: Path) -> ModelSchema:
         raise UserError(f"{path} is not {path.suffix[1:].upper() or 'JSON'}: {e}", fix="--draft shows the form") from e
     if isinstance(values, dict) and values.get("features"):
         problem = f"{path} is the schema of a run, whose features are computed"
-        raise UserError(problem, fix="leave --schema out: the features of the newest run are the default")
+        raise UserError(
+            problem, fix="write one in which each input of the graph is a field that clients send; see --draft"
+        )
     return checked(convert(_known(values), ModelSchema, "schema"))
 
 # %% ../../../nbs/models/adapter.ipynb #020043e5
