@@ -1,6 +1,6 @@
 """A how-to page, followed to the letter: files written, notebooks edited, commands run, what they print compared."""
 
-import json
+import json as jsonlib
 import os
 import re
 import shlex
@@ -84,12 +84,12 @@ class Reader:
                 self.output([*tool, "run", *more, *{"--plan"}.difference(more)])
             case ("notebento", ["serve"]) | ("curl", _) if self.brief:
                 pass
-            case ("python3", ["scripts/test.py"]):
-                pass  # see test_standalone.py
+            case ("python3", ["scripts/test.py"]) | ("pip", _):
+                pass  # see test_standalone.py; what a page installs is there
             case ("notebento", ["serve"]):
                 self.printed = self.serve([*tool, "serve"])
-            case ("python3", ["scripts/run.py"]):
-                self.printed = self.output([*tool, "run"])
+            case ("python3", ["scripts/run.py", *more]):
+                self.printed = self.output([*tool, "run", *more])
             case ("notebento", _):
                 self.printed = self.output([*tool, *arguments])
             case ("python" | "python3", _):
@@ -144,7 +144,7 @@ class Reader:
         elif not self.write(step):
             self.cell(step)
 
-    yaml = python
+    yaml = json = python
 
     def markdown(self, step: Step) -> None:
         self.cell(step)
@@ -192,4 +192,4 @@ class Reader:
 
     @staticmethod
     def save(path: Path, notebook: Any) -> None:
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(jsonlib.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
