@@ -1,5 +1,6 @@
 """A bento of a toy version, by `bentos/service`: it answers wherever it lies, whatever becomes of both packages."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import onnx.parser
 import psutil
 import pytest
 from serving_toys import (
@@ -21,10 +24,14 @@ from serving_toys import (
     write_package,
 )
 from stores import free_port
+from typer.testing import CliRunner
 
 import notebento
+from notebento.cli.main import app
+from notebento.core.config import ServeConfig
 from notebento.registry.registry import Registry
 from notebento.serving.bento import build_bento
+from notebento.serving.client import ask, running_server
 from notebento.serving.deploy import deploy, server
 from notebento.serving.service import ENVIRONMENT, Deployment
 
@@ -146,3 +153,27 @@ def test_a_bento_serves_where_only_its_requirements_are_installed(bento, tmp_pat
         sent = records(10)
         told = client.post("/predict", json={"records": sent}).raise_for_status().json()
         assert [a["probability"] for a in told] == pytest.approx(expected(sent), abs=1e-6)
+
+
+@pytest.mark.nightly
+def test_a_bento_of_an_imported_model_answers_as_the_original(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTEBENTO_RUNS", str(tmp_path / "runs"))
+    text = """<ir_version: 8, opset_import: ["" : 18], producer_name: "elsewhere">
+    g (double[n, 1] age) => (double[n, 1] p) { p = Sigmoid(age) }"""
+    (tmp_path / "toy.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    schema = {"task": "binary", "target": "late", "record": {"age": {"type": "number"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    name, place = "project.name=imported", tmp_path / "bento"
+    for arguments in (
+        ["import", str(tmp_path / "toy.onnx"), "--schema", str(tmp_path / "schema.json"), name],
+        ["promote", "v-", "--reason", "a toy", name],
+        ["bento", "champion", str(place), name],
+    ):
+        done = CliRunner().invoke(app, ["models", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    with running_server(tmp_path / "served", ServeConfig(port=free_port()), place) as port:
+        status, answered = ask(port, "/predict", b'{"records": [{"age": 0}, {"age": 2}]}')
+    assert status == 200
+    assert np.allclose([a["probability"] for a in json.loads(answered)], [0.5, 1 / (1 + np.exp(-2))])
+    refused = CliRunner().invoke(app, ["models", "bento", "champion", str(place), name])
+    assert refused.exit_code == 2 and "exists already" in refused.output

@@ -146,6 +146,31 @@ def model_card(
 
 
 @app.command()
+def bento(
+    version: Version,
+    folder: Annotated[Path, typer.Argument(help="Where to put it; a folder that does not exist yet.")],
+    overrides: Overrides = None,
+) -> None:
+    """Build a bento of one version, imported or from a run: a folder with everything that answers with it."""
+    from notebento.core.artifacts import atomic_write
+    from notebento.data.snapshot import contracts_of
+    from notebento.serving.bento import build_bento
+    from notebento.serving.service import Deployment
+
+    config, registry = compose(overrides or []), _registry(overrides)
+    found = registry.version(version)
+    if folder.exists():
+        raise UserError(f"{folder} exists already", fix="name a folder that does not, or remove this one")
+    deployment = Deployment("", "", config.serve, config.store, dict(contracts_of(config.data)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder) as aside:
+        aside.mkdir()
+        bundle, package = registry.bundle(found.version), registry.package(found.version)
+        tag = build_bento(aside, bundle, package, found, deployment, project_root())
+    out.print(f"{tag} is in {shown(folder)}; serve it: bentoml serve {shown(folder)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def promote(
     version: Version, reason: Reason = "", approval: Approval = "", overrides: Overrides = None, as_json: AsJson = False
 ) -> None:
