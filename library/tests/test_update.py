@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ from notebento.cli import main
 from notebento.cli.agreement import agree
 from notebento.cli.check import SETTLED, checks_of, is_settled
 from notebento.core.compose import compose
-from notebento.pipeline.project import home
+from notebento.pipeline.project import attempt, home
 from notebento.pipeline.repository import uncommitted
 from notebento.pipeline.template import pack, pack_history, render, templates, unpack, unpack_history
 from notebento.pipeline.transaction import Transaction, begin, complete, take_back, unfinished
@@ -156,6 +157,35 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "für mich" / "churn", OURS)
 
 
+OF_030 = """
+source:
+  _target_: "churn.data.Source"
+  name: churn
+  path: "data/customers.csv"
+  distinct: false
+  key: ${data.key}
+table: churn
+formats: {}
+key: [id]
+time: null
+group: []
+target: left
+task: binary
+exclude: []
+known_after: []
+validation_share: 0.15
+test_share: 0.15
+slices: [plan]
+max_rejected: 0.01
+files: ["${data.source.path}"]
+contract:
+  churn:
+    columns:
+      id: {type: integer}
+      plan: {type: string}
+      age: {type: integer}
+      left: {type: string}
+"""  # as `notebento new` of 0.3.0 wrote conf/data/, without its comments
 MIGRATION = '''
 
 @migration("9.0.0")
@@ -214,6 +244,18 @@ def test_an_untouched_project_of_the_first_release_becomes_what_this_version_mak
         assert compose().update.source is None
     old.commit()
     assert old().printed == f"notebento {OURS} is up to date: newest in the library that runs is {OURS}"
+
+
+def test_what_new_of_the_first_release_wrote_beside_the_template_works_after_an_update(old: Project) -> None:
+    rows = [f"{i},{('free', 'pro')[i % 2]},{20 + i * 7 % 50},{('yes', 'no')[i // 3 % 2]}\n" for i in range(90)]
+    old.write("data/customers.csv", "id,plan,age,left\n" + "".join(rows))
+    pl.read_csv(old.root / "data/customers.csv").write_parquet(old.root / "sample.parquet")
+    old.write("tests/data/sample.parquet", (old.root / "sample.parquet").read_bytes())
+    old.write("conf/data/churn.yaml", OF_030)
+    old.commit()
+    assert old("--no-install").status == 0
+    attempt(old.root, "churn")
+    attempt(old.root, "churn", "experiment=lab")
 
 
 @pytest.mark.process

@@ -122,6 +122,8 @@ def test_a_new_project_of_the_installed_library_carries_the_wheel_that_was_built
     assert built.keys() - again.keys() <= {f"{INFO}/top_level.txt"}
     assert {name for name in again if built.get(name) != again[name]} <= {f"{INFO}/RECORD", f"{INFO}/WHEEL"}
     assert record({n: c for n, c in again.items() if n != f"{INFO}/RECORD"}, INFO) == again[f"{INFO}/RECORD"]
+    checked = standalone._replace(root=folder / "rows").run("-m", "notebento", "update", "--check")
+    assert checked.returncode == 0 and "up to date" in checked.stdout, checked.stdout + checked.stderr
 
 
 def test_a_checkout_makes_the_wheel_that_is_built(standalone: Home) -> None:
