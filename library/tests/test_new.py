@@ -7,9 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -46,6 +50,41 @@ def spoilt(rows: pl.DataFrame, value: str) -> pl.DataFrame:
     return rows.with_columns(paid=pl.when(pl.col("id") % 150 == 7).then(pl.lit(value)).otherwise("paid"))
 
 
+def repeated(*texts: str) -> pl.Expr:
+    """The texts again and again."""
+    return pl.lit(pl.Series(texts)).gather(pl.int_range(pl.len()) % len(texts))
+
+
+ODD_VALUES = {
+    "mixed": repeated("1", "two", "2024-01-01", "1,5"),
+    "percent": repeated("12.5%", "7%", "99%"),
+    "price": repeated("$1,200.50", "$3.00"),
+    "preis": repeated("1.200,50 €", "3,00 €"),
+    "ja": repeated("ja", "nein"),
+    "flag": repeated("TRUE", "false", ""),
+    "huge": pl.format("1000000000000000000000{}", pl.col("id") * 7 % 90),
+    "large": pl.lit(2**60) + pl.col("id") * 7919,
+    "three forms": repeated("2024-01-30", "25.01.2024", "13 Jan 2024"),
+    "zones": repeated("2024-01-01T10:00:00+02:00", "2024-01-02T10:00:00-05:00", "2024-01-03T00:00:00Z"),
+    "old": repeated("1899-12-31", "9999-12-31"),
+    "gaps": repeated("1.5", "NaN", "2"),
+    "excel": repeated("#N/A", "1", "2"),
+}
+ODD_NAMES = ["class", "def", "import", "row", "key", "part", "prediction", "probability", "version", "unit", "at"]
+ODD_NAMES += [
+    "time",
+    "request_key",
+    "LEFT ",
+    "Id",
+    "größe",
+    unicodedata.normalize("NFD", "größe"),
+    "年齢",
+    "💶",
+    "x" * 300,
+]
+ODD_NAMES += ["target", "data", "self", "schema", "len", "SELECT", "a.b.c", "{}", "%s", "-1", "~", "=", "!x", "&x"]
+
+
 FILES: dict[str, Callable[[pl.DataFrame], str | bytes]] = {
     "a byte-order mark": lambda rows: b"\xef\xbb\xbf" + csv(rows).encode(),
     "UTF-16": lambda rows: csv(rows).encode("utf-16"),
@@ -61,6 +100,8 @@ FILES: dict[str, Callable[[pl.DataFrame], str | bytes]] = {
     "times": lambda rows: csv(dated(rows, "%d.%m.%Y")),
     "American times": lambda rows: csv(dated(rows, "%m/%d/%Y %I:%M %p")),
     "time zones": lambda rows: csv(dated(rows, "%Y-%m-%dT10:00:00+02:00")),
+    "many odd values": lambda rows: csv(rows.with_columns(**ODD_VALUES)),
+    "many odd names": lambda rows: csv(rows.with_columns((pl.col("id") % 7).alias(name) for name in ODD_NAMES)),
     "an id in text": lambda rows: csv(rows.with_columns(pl.format("K-{}", "id").alias("id"))),
 }  # fmt: skip
 
@@ -127,6 +168,20 @@ REFUSED: dict[str, tuple[Callable[[pl.DataFrame], str | bytes | pl.DataFrame], s
         lambda rows: rows.with_columns(joined=pl.Series([f"0{1 + i % 9}/0{1 + i % 8}/2024" for i in range(300)])),
         r"column 'joined' has dates such as 01/01/2024.*--format joined=%d/%m/%Y",
     ),
+    "a header and no rows": (lambda rows: "id,plan,left\n", r"the table has no rows, only columns"),
+    "a PDF": (lambda rows: b"%PDF-1.7\n", r"rows.csv is not a table: it is a PDF"),
+    "a web page": (lambda rows: "\n<html><table>", r"rows.csv is not a table: it is a web page"),
+    "a workbook by another name": (lambda rows: b"PK\x03\x04?", r"rows.csv cannot be unpacked"),
+    "a name of ours": (lambda rows: named(rows, "id", "predict_at"), r"'predict_at'.*--exclude predict_at"),
+    "another name of ours": (lambda rows: named(rows, "id", "|row"), r"""'\|row'.*--exclude '\|row'"""),
+    "a time to predict": (lambda rows: dated(rows.drop("left"), "%Y-%m-%d").rename({"joined": "left"}), r"is a time"),
+    "dates that contradict": (
+        lambda rows: rows.with_columns(joined=repeated("25/01/2024", "01/25/2024")),
+        r"column 'joined' has dates in two forms, such as 25/01/2024 and 01/25/2024",
+    ),
+    "a hundred classes": (lambda rows: rows.with_columns(left=pl.format("c{}", pl.col("id") % 100)), "100 different"),
+    "infinite answers": (lambda rows: csv(rows.with_columns(left=repeated("1.5", "inf", "3.25"))), "left is infinite"),
+    "thousands or decimals": (lambda rows: rows.with_columns(paid=repeated("1,234", "5,678")), r"--decimal ,"),
     "only the answer": (lambda rows: rows.select("left", same="left"), r"no column that can be a feature"),
 }
 
@@ -140,10 +195,55 @@ def test_a_hopeless_file_is_refused_with_one_sentence_and_nothing_is_left(new: N
 
 
 def test_what_a_refusal_advises_works(new: New) -> None:
+    assert new.tried(REFUSED["another name of ours"][0](customers(60)), "--exclude", "|row")[0] == 0
+    assert "|row" not in new.conf()["contract"]["churn"].columns
+    new.project = new.folder / "third"
+    hundred = pl.concat([customers()] * 6).with_columns(
+        id=pl.int_range(1800), left=pl.format("c{}", pl.int_range(1800) % 60)
+    )
+    assert new.tried(hundred, "--task", "multiclass")[0] == 0
+    new.project = new.folder / "first"
     assert new.tried(REFUSED["latin-1"][0](customers()), "--encoding", "cp1252")[0] == 0
     new.project = new.folder / "second"
     assert new.tried(REFUSED["doubtful dates"][0](customers()), "--format", "joined=%d/%m/%Y")[0] == 0
     assert new.conf()["formats"] == {"joined": "%d/%m/%Y"}
+
+
+def test_a_place_without_a_table_is_said(new: New) -> None:
+    (new.folder / "rows").mkdir()
+    assert "has no CSV, Parquet or Excel file, only: nothing" in new.on(str(new.folder / "rows"))[1]
+    (new.folder / "rows" / "notes.docx").touch()
+    assert "only: notes.docx" in new.on(str(new.folder / "rows"))[1]
+    assert "there is no file" in new.on(str(new.folder / "row.csv"))[1]
+
+
+def test_a_file_or_a_place_without_permission_is_said(new: New) -> None:
+    with tempfile.TemporaryDirectory(prefix="notebento-") as folder, as_nobody(Path(folder)):
+        new = New(Path(folder))
+        customers(40).write_csv(new.folder / "rows.csv")
+        (new.folder / "closed").mkdir(mode=0o555)
+        (new.folder / "rows.csv").chmod(0)
+        assert re.search(
+            r"rows.csv cannot be read as csv: .*Permission denied", new.on(str(new.folder / "rows.csv"))[1]
+        )
+        (new.folder / "rows.csv").chmod(0o600)
+        new.project = new.folder / "closed" / "churn"
+        status, printed = new.on(str(new.folder / "rows.csv"))
+        assert status == 2 and "churn cannot be made: Permission denied" in printed
+        (new.folder / "closed").chmod(0o755)
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """As the owner of `folder` whom permissions hold back, unlike root."""
+    user = os.geteuid()
+    if user == 0:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_the_nearest_column_is_proposed(new: New) -> None:

@@ -130,6 +130,7 @@ def options_in_fixes() -> Iterator[None]:
         yield
     except UserError as e:
         fix = re.sub(r"'(data\.[\w.]+=[^']*)'|\b(data\.[\w.]+=[^\s,;)]+)", _option, e.fix)
+        fix = re.sub(r"; or data\.max_rejected=\S+ to go on without these rows", "", fix)  # nothing to go on with, yet
         fix = re.sub(r"data\.source\.(path|url)", "--data", fix)
         fix = re.sub(r"data\.(?:source\.)?(target|key|time|task|query|sheet|exclude)", r"--\1", fix)
         raise UserError(e.message, fix) from e

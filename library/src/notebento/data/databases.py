@@ -100,11 +100,12 @@ def column_of(name: str, values: Sequence[Any]) -> pl.Series:
 
 # %% ../../../nbs/data/databases.ipynb #2a13dc4a
 def database_of(file: Path) -> str:
-    """Which database a file is: "sqlite", "duckdb", or "" for none."""
-    if not file.is_file():
+    """Which database a file is: "sqlite", "duckdb", or "" for none, and for one that cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(16)
+    except OSError:
         return ""
-    with file.open("rb") as opened:
-        start = opened.read(16)
     return "sqlite" if start.startswith(b"SQLite format 3") else "duckdb" if start[8:12] == b"DUCK" else ""
 
 # %% ../../../nbs/data/databases.ipynb #03cf68b8

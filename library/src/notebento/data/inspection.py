@@ -74,14 +74,17 @@ def reading(column: pl.Series, form: str | None = None) -> tuple[str, str]:
     return kind, ""
 
 # %% ../../../nbs/data/inspection.ipynb #7627e134
-def suggested_task(target: pl.Series, kind: str) -> tuple[str, str, bool]:
+def suggested_task(target: pl.Series, kind: str, given: str | None = None) -> tuple[str, str, bool]:
     """The task that a target of this `kind` suggests, what that rests on, and whether that is sure."""
     known, named = target.drop_nulls(), kind in ("string", "boolean")
     values = known.n_unique()
     shown = ", ".join(map(str, known.unique().sort().head(4)))
-    if named and values > max(CLASSES, known.len() // 20):
+    if named and values > max(CLASSES, known.len() // 20) and given is None:
         problem = f"the target '{target.name}' is text with {values:,} different values in {known.len():,} rows"
-        raise UserError(problem, fix="name a target with few classes, or a number: --target")
+        raise UserError(problem, fix="name a target with few classes, or a number: --target; or --task multiclass")
+    if kind == "datetime":
+        problem = f"the target '{target.name}' is a time, such as {_shown(known[0])}"
+        raise UserError(problem, fix="--target names a number or classes, such as the days until then")
     task = task_of(known)
     return task, f"{values:,} values: {shown}{', …' if values > 4 else ''}", named or task != "multiclass"
 
@@ -116,6 +119,11 @@ def _mean_of(numbers: pl.Series) -> float:
     return float(numbers.to_numpy().mean()) if numbers.len() else 0.0
 
 
+def _is_amount(column: pl.Series) -> bool:
+    """Whether texts are amounts with a sign, such as $ or %."""
+    return column.dtype == pl.String and written_with(column).startswith("'")
+
+
 def _is_short(column: pl.Series) -> bool:
     """Whether texts are names or codes rather than sentences."""
     return column.dtype == pl.String and _mean_of(column.drop_nulls().str.count_matches(r"\s")) <= 2
@@ -126,7 +134,7 @@ def ids_of(rows: pl.DataFrame, columns: Iterable[str]) -> list[str]:
 
     def rank(name: str) -> int:
         column = rows[name]
-        if not _is_unique(column) or not (column.dtype.is_integer() or _is_short(column)):
+        if not _is_unique(column) or not (column.dtype.is_integer() or _is_short(column)) or _is_amount(column):
             return 0
         return 3 if is_named(name, *_IDS) else 2 if column.dtype == pl.String else 1 if is_counter(column) else 0
 
@@ -236,7 +244,9 @@ def _could_be_chance(target: pl.Series, task: str, columns: int) -> bool:
 
 def give_aways(rows: pl.DataFrame, target: str, columns: Sequence[str], task: str) -> dict[str, float]:
     """The columns that alone predict the target better than LIMIT, and how well."""
-    labelled = rows.filter(pl.col(target).is_not_null())
+    labelled = rows.filter(
+        pl.col(target).is_not_null() & pl.col(target).cast(pl.Float64, strict=False).is_finite().fill_null(True)
+    )
     if _could_be_chance(labelled[target], task, len(columns)):
         return {}
     plain = labelled.with_columns(pl.col(pl.Boolean, pl.Datetime, pl.Date).exclude(target).to_physical().cast(pl.Int64))
@@ -314,7 +324,7 @@ def _target(rows: pl.DataFrame, target: str, kind: str, task: str | None) -> tup
     if known.n_unique() < 2:
         what = f"every row has {_shown(known[0])}" if known.len() else "no row has a value"
         raise UserError(f"nothing can be learned about '{target}': {what}", fix="--target names the column to predict")
-    likely, evidence, sure = suggested_task(rows[target], kind)
+    likely, evidence, sure = suggested_task(rows[target], kind, task)
     action = "given" if task else "proposed" if not sure else "taken"
     found = [Finding(target, f"target, {task or likely}", evidence, action)]
     if unknown := rows[target].null_count():

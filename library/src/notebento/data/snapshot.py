@@ -39,6 +39,8 @@ def name_problem(name: str) -> str:
         return "is a pattern that stands for several columns"
     if not name or name != name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", name):
         return "is empty, begins or ends with a space, or has a line break or another control character"
+    if name.startswith("|"):
+        return "begins with |, as do columns of our own"
     return 'has a character, " or \\, that the field of a request cannot have' if set(name) & set('"\\') else ""
 
 # %% ../../../nbs/data/snapshot.ipynb #d4c1cfef

@@ -51,11 +51,13 @@ class Table(Frozen, frozen=True):
             problem = "data.source needs either a path or a url with a query"
             raise UserError(problem, fix="data.source.path=my.csv")
         if database := self.database:
-            return {self.name: read_query(database, self.query or query_of(database))}
-        if self.query:
+            rows = read_query(database, self.query or query_of(database))
+        elif self.query:
             raise UserError(f"data.source.query: {self.path} is not a database", fix="data.source.query=null")
-        form = CsvFormat(self.nulls, self.separator, self.decimal, self.encoding, self.texts, self.sheet)
-        return {self.name: read_files(str(self.path), form)}
+        else:
+            form = CsvFormat(self.nulls, self.separator, self.decimal, self.encoding, self.texts, self.sheet)
+            rows = read_files(str(self.path), form)
+        return {self.name: rows.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))}  # not a number: missing
 
     @property
     def database(self) -> str | Path | None:

@@ -37,21 +37,32 @@ def project_name(folder: Path, wanted: str = "") -> str:
 def free_place(folder: Path) -> Path:
     """The folder, absolute. Raises `UserError` when something is there, or when it is inside another repository."""
     folder = folder.expanduser().resolve()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is not an empty folder", fix="name a folder that does not exist yet")
-    if repository := next((place for place in folder.parents if (place / ".git").exists()), None):
-        raise UserError(f"{folder} is inside the repository {repository}", fix="name a folder outside of it")
-    parent = next(place for place in folder.parents if place.exists())
+    with _writable(folder):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(f"{folder} is not an empty folder", fix="name a folder that does not exist yet")
+        if repository := next((place for place in folder.parents if (place / ".git").exists()), None):
+            raise UserError(f"{folder} is inside the repository {repository}", fix="name a folder outside of it")
+        parent = next(place for place in folder.parents if place.exists())
     if not parent.is_dir():
         raise UserError(f"{parent} is not a folder", fix="name another place")
     return folder
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """What keeps a folder from being made, in one sentence."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(f"{folder} cannot be made: {e.strerror or e}", fix="name another place") from e
 
 # %% ../../../nbs/pipeline/placement.ipynb #ef666a58
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
     """A folder next to `folder` that takes its place after the block, and is gone when the block fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    with _writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         yield part
         part.chmod(0o755)

@@ -13,11 +13,13 @@ import polars as pl
 # %% ../../../nbs/pipeline/samples.ipynb #fb40ea82
 def sample_of(rows: pl.DataFrame, target: str, most: int = 400) -> pl.DataFrame:
     """At most about `most` rows in their order: every n-th of each class, and of a number every n-th of all."""
-    labelled = rows.with_row_index("|row").filter(pl.col(target).is_not_null())
-    classes = labelled.partition_by(target, maintain_order=True) if labelled[target].n_unique() <= 20 else [labelled]
+    labelled = rows[target].is_not_null().arg_true()
+    values = rows[target].gather(labelled)
+    few = values.unique(maintain_order=True) if values.n_unique() <= 20 else None
+    classes = [labelled] if few is None else [labelled.filter(values == value) for value in few]
     each = most // len(classes)
-    picked = pl.concat(part.gather_every(-(-part.height // each)) for part in classes)
-    return picked.sort("|row").drop("|row")
+    picked = pl.concat(places.gather_every(-(-places.len() // each)) for places in classes)
+    return rows[picked.sort()]
 
 # %% ../../../nbs/pipeline/samples.ipynb #9f789bfb
 def made_up(rows: pl.DataFrame, target: str, key: Sequence[str], height: int = 400) -> pl.DataFrame:
