@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRAPH_BATCH', 'EDGES', 'TEXT_EDGES', 'BATCHES', 'RecordField', 'Signature', 'session', 'numbers', 'strings', 'Graph',
-           'best_threshold', 'edge_names', 'edge_rows', 'graph_differences', 'check_parity', 'golden',
+           'unseen', 'best_threshold', 'edge_names', 'edge_rows', 'graph_differences', 'check_parity', 'golden',
            'golden_difference', 'describe_numbers', 'describe_strings', 'reference', 'OnnxModel', 'graph_facts',
            'write_bundle', 'bundle_schema', 'microseconds_per_record']
 
@@ -140,6 +140,11 @@ class Graph:
         numeric, texts = self.arrays(frame)
         starts = range(0, max(len(frame), 1), GRAPH_BATCH)
         return np.concatenate([self.run(numeric[i : i + GRAPH_BATCH], texts[i : i + GRAPH_BATCH]) for i in starts])
+
+# %% ../../../nbs/models/bundle.ipynb #93e69c88
+def unseen(held_out: pl.DataFrame, answers: np.ndarray) -> np.ndarray:
+    """The `answers` about the validation rows, or those of `held_out.parquet` where it has some."""
+    return held_out.to_numpy().reshape(answers.shape).astype(answers.dtype) if len(held_out) else answers
 
 # %% ../../../nbs/models/bundle.ipynb #b4812000
 def best_threshold(target: np.ndarray, probability: np.ndarray) -> float:

@@ -78,6 +78,7 @@ class Encoded(Fitted):
     def __init__(self, encoder: Encoder, model: Fitted) -> None:
         self.encoder, self.model = encoder, model
         self.inputs, self.temperature, self.history = encoder.inputs, model.temperature, model.history
+        self.held_out, self.shares, self.stopped = model.held_out, model.shares, model.stopped
 
     def logits(self, rows: Rows) -> np.ndarray:
         """See `Fitted.logits`."""

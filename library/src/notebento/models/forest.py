@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'PULL', 'word_tables', 'widened', 'ExtraTrees', 'target_matrix', 'columns_of', 'leaves_of', 'FittedForest',
-           'forest_graph']
+           'leaf_means', 'forest_graph']
 
 # %% ../../../nbs/models/forest.ipynb #da6493e7
 from itertools import pairwise
@@ -151,17 +151,9 @@ class FittedForest(Fitted):
     ) -> None:
         self.inputs, self.vocabulary, self.tables, self.arrays = inputs, vocabulary, tables, arrays
 
-    def means(self, rows: Rows) -> np.ndarray:
-        """(n, outputs): the mean of the leaves."""
-        table = widened(_finite(rows.numeric), self.vocabulary.encode(rows.categorical), self.tables)
-        parts = [table[i : i + 4096] for i in range(0, max(len(table), 1), 4096)]
-        return np.concatenate(
-            [self.arrays["value"][leaves_of(self.arrays, p)].mean(1, dtype=np.float64) for p in parts]
-        )
-
     def logits(self, rows: Rows) -> np.ndarray:
         """See `Fitted.logits`: an ensemble of one."""
-        p = self.means(rows)
+        p = leaf_means(self, rows)
         if self.inputs.task == "multiclass":
             return np.log(p)[:, None]
         return p if self.inputs.task == "regression" else np.log(p) - np.log1p(-p)
@@ -185,6 +177,14 @@ class FittedForest(Fitted):
     def to_onnx(self) -> onnx.ModelProto:
         """See `Fitted.to_onnx`."""
         return forest_graph(self)
+
+# %% ../../../nbs/models/forest.ipynb #4fc986e8
+def leaf_means(fitted: FittedForest, rows: Rows) -> np.ndarray:
+    """(n, outputs): the mean of the leaves on which each row ends."""
+    table = widened(_finite(rows.numeric), fitted.vocabulary.encode(rows.categorical), fitted.tables)
+    parts = [table[i : i + 4096] for i in range(0, max(len(table), 1), 4096)]
+    values = fitted.arrays["value"]
+    return np.concatenate([values[leaves_of(fitted.arrays, part)].mean(1, dtype=np.float64) for part in parts])
 
 # %% ../../../nbs/models/forest.ipynb #20102864
 def _place(fitted: FittedForest, feature: int) -> tuple[int, np.ndarray | None]:

@@ -16,7 +16,7 @@ import onnx
 from msgspec import Meta
 from onnx import TensorProto, helper, numpy_helper
 
-from ..core.config import Amount, Count, Positive
+from ..core.config import Amount, Count, CountOrNone, Positive
 from .base import Fitted, Inputs, Rows, Trainer, check_rows, read_facts, write_facts
 from .sizes import least_count, least_in_leaf
 from .vocabulary import Vocabulary, answer_name, with_vocabulary
@@ -26,7 +26,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Boosted trees, stopped on validation: see `conf/model/lightgbm.yaml`."""
 
     num_boost_round: Count = 2000  # at most
-    early_stopping_round: Count = 50  # rounds without a better validation loss before training stops
+    early_stopping_round: CountOrNone = 50  # rounds without a better validation loss before training stops; 0: never
     learning_rate: Positive = 0.05
     num_leaves: Annotated[int, Meta(ge=2, le=131_072)] = 63
     min_data_in_leaf: Count | None = None  # smallest number of rows in a leaf; null: by the number of rows, see `sizes`
@@ -45,16 +45,21 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data = lightgbm.Dataset(_table(train, vocabulary), train.target, categorical_feature=_coded(train.inputs))
         judge = lightgbm.Dataset(_table(validation, vocabulary), validation.target, reference=data)
         curve: dict[str, dict[str, list[float]]] = {}
-        stop: list[Callable[..., Any]] = [
-            lightgbm.early_stopping(self.early_stopping_round, verbose=False),
-            lightgbm.record_evaluation(curve),
-        ]
+        stop: list[Callable[..., Any]] = [lightgbm.record_evaluation(curve)]
+        if self.early_stopping_round:
+            stop.insert(0, lightgbm.early_stopping(self.early_stopping_round, verbose=False))
         parameters = _parameters(self, train, trainer)
         trees = lightgbm.train(parameters, data, self.num_boost_round, [judge], callbacks=stop)
-        fitted = FittedLightGBM(train.inputs, vocabulary, trees.model_to_string(num_iteration=trees.best_iteration))
+        fitted = FittedLightGBM(
+            train.inputs, vocabulary, trees.model_to_string(num_iteration=trees.best_iteration or None)
+        )
         losses = next(iter(curve["valid_0"].values()))
         fitted.history = [{"epoch": float(i), "validation_loss": float(loss)} for i, loss in enumerate(losses, 1)]
         return fitted
+
+    def settled(self, rounds: int) -> Self:
+        """The same, with so many rounds."""
+        return msgspec.structs.replace(self, num_boost_round=rounds, early_stopping_round=0)
 
 # %% ../../../nbs/models/lightgbm.ipynb #c57fe3af
 def _table(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
@@ -98,6 +103,13 @@ class FittedLightGBM(Fitted):
 
         raw = lightgbm.Booster(model_str=self.text).predict(_table(rows, self.vocabulary), raw_score=True)
         return np.asarray(raw)[:, None]  # (n, 1), or (n, 1, classes)
+
+    def first(self, rounds: int) -> Self:
+        """The same with the trees of the first `rounds` only."""
+        import lightgbm
+
+        text = lightgbm.Booster(model_str=self.text).model_to_string(num_iteration=rounds)
+        return type(self)(self.inputs, self.vocabulary, text, self.temperature)
 
     def save(self, folder: Path) -> None:
         """Write `trees.txt` and `model.json`."""

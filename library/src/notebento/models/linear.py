@@ -122,6 +122,15 @@ def _solve(model: Linear, matrix: np.ndarray, train: Rows) -> tuple[np.ndarray, 
     weights[:, known], bias[known] = fitted.coef_.T, fitted.intercept_
     return weights, bias
 
+# %% ../../../nbs/models/linear.ipynb #2d2e330a
+def _loaded(folder: Path) -> tuple[Inputs, Vocabulary, Standard, Splines, np.ndarray, np.ndarray]:
+    """What a saved model consists of."""
+    facts, arrays = read_facts(folder), load_file(folder / "weights.safetensors")
+    inputs, vocabulary = msgspec.convert(facts["inputs"], Inputs), Vocabulary(tuple(map(tuple, facts["vocabulary"])))
+    parts = [arrays.pop(name, np.empty((len(inputs.numeric), 0), np.float32)) for name in ("left", "width")]
+    weights, bias = arrays.pop("weights"), arrays.pop("bias")
+    return inputs, vocabulary, Standard(**arrays), Splines(*parts), weights, bias
+
 # %% ../../../nbs/models/linear.ipynb #0b1bb465
 class FittedLinear(Fitted):
     """A linear model that has seen its data."""
@@ -147,23 +156,14 @@ class FittedLinear(Fitted):
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors` and `model.json`."""
         arrays = msgspec.structs.asdict(self.standard) | {"weights": self.weights, "bias": self.bias}
-        if self.splines.left.size:
-            arrays |= msgspec.structs.asdict(self.splines)
+        arrays |= msgspec.structs.asdict(self.splines) if self.splines.left.size else {}
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, Path(folder) / "weights.safetensors")
         write_facts(Path(folder), self, vocabulary=self.vocabulary.columns)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `save` wrote."""
-        facts, arrays = read_facts(Path(folder)), load_file(Path(folder) / "weights.safetensors")
-        inputs, vocabulary = (
-            msgspec.convert(facts["inputs"], Inputs),
-            Vocabulary(tuple(map(tuple, facts["vocabulary"]))),
-        )
-        parts = [arrays.pop(name, np.empty((len(inputs.numeric), 0), np.float32)) for name in ("left", "width")]
-        weights, bias = arrays.pop("weights"), arrays.pop("bias")
-        fitted = cls(inputs, vocabulary, Standard(**arrays), Splines(*parts), weights, bias)
-        return fitted.with_temperature(facts["temperature"])
+        return cls(*_loaded(Path(folder))).with_temperature(read_facts(Path(folder))["temperature"])
 
     def to_onnx(self) -> onnx.ModelProto:
         """See `Fitted.to_onnx`."""

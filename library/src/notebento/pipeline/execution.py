@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.artifacts import StageRecord, artifact_record, remove, save
 from ..core.compose import project_root
 from ..core.errors import NotebentoError
-from ..core.stage import NOTICES, SIDE_EFFECTS, needs, noted
+from ..core.stage import NOTICES, ONCE, SIDE_EFFECTS, needs, noted
 from .cache import CachedArtifact, Record, copy
 from .code import Module, Project, read_code
 from .engine import Job
@@ -66,7 +66,7 @@ def discard_artifacts(run: Run, stage: str) -> None:
     declared = run.declared(stage)
     for artifact in declared.outputs + declared.recorded:
         remove(run.folder / "artifacts" / artifact)
-    for notes in (SIDE_EFFECTS, NOTICES):
+    for notes in (SIDE_EFFECTS, NOTICES, ONCE):
         remove(run.folder / "work" / stage / notes)
 
 # %% ../../../nbs/pipeline/execution.ipynb #3646cca5
@@ -78,7 +78,8 @@ def changes(run: Run, stage: str, keyed: Keyed) -> list[str]:
     now = parts(stage, declared, run.config, ran, keyed.parts.inputs, run.manifest.environment)
     differences = why(now, keyed.parts, ran)
     written = touched(keyed.footprint, footprint([*map(Path, keyed.footprint), *_files(run, stage)]))
-    return differences or [f"{_shown(path, run)} was written" for path in written]
+    said = noted(run.folder / "work" / stage / ONCE)  # by the stage itself
+    return differences or [f"{_shown(path, run)} was written" for path in written] or said
 
 # %% ../../../nbs/pipeline/execution.ipynb #ee7dd52c
 def _shown(path: str, run: Run) -> str:

@@ -140,10 +140,10 @@ def best_of(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 # %% ../../../nbs/training/callbacks.ipynb #e18cf6aa
 class Best(Callback):
-    """Keeps the weights of the best epoch, and stops `patience` epochs after it (0: never)."""
+    """Keeps the weights of the best epoch (or of the last), and stops `patience` epochs after the best (0: never)."""
 
-    def __init__(self, losses: Losses, patience: int) -> None:
-        self.losses, self.patience, self.weights = losses, patience, dict[str, Tensor]()
+    def __init__(self, losses: Losses, patience: int, last: bool = False) -> None:
+        self.losses, self.patience, self.last, self.weights = losses, patience, last, dict[str, Tensor]()
 
     @property
     def finished(self) -> bool:
@@ -162,7 +162,7 @@ class Best(Callback):
                     f"training diverged: {name} is {record[name]} in epoch {record['epoch']}",
                     fix="lower the learning rate (model.lr), or clip the gradients (trainer.gradient_clip=1)",
                 )
-        if best_of(self.losses.history) is record:
+        if self.last or best_of(self.losses.history) is record:
             self.weights = {name: weight.detach().clone() for name, weight in module.state_dict().items()}
         trainer.should_stop = trainer.should_stop or self.finished
 

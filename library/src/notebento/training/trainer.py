@@ -166,9 +166,10 @@ class LightningTrainer:
     stream: TextIO | None = None  # where progress is shown; none: nowhere
     on_epoch: Callable[[dict[str, float]], None] | None = None  # sees every record; may raise to end the training
     keep: bool = True  # checkpoints
+    last: bool = False  # leave the weights of the last epoch in a module, not those of the best
 
     def fit(self, module: LightningModule, train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
-        """Train `module` in place and leave the weights of its best epoch in it; a record for every epoch.
+        """Train `module` in place and leave the weights of its best or last epoch in it; a record for every epoch.
 
         Goes on where the same training was interrupted. Raises `UserError` when the loss stops being a number.
         """
@@ -181,7 +182,7 @@ class LightningTrainer:
             tracked(s.wandb if first else "disabled", self.work, plain(s) | plan._asdict()) as log,
         ):
             losses = Losses([log, *([self.on_epoch] if self.on_epoch else [])])
-            best = Best(losses, plan.patience)
+            best = Best(losses, plan.patience, self.last)
             trainer = lightning_trainer(s, plan.epochs, self._callbacks(losses, best, checkpoint), self.work)
             resume = str(checkpoint) if checkpoint.exists() else None
             batches = _batches(trainer, train, plan.batch_size, self.seed), _batches(trainer, validation, 8192, None)
