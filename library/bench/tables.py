@@ -120,6 +120,7 @@ def flights(target: str, rows: int = 40_000) -> pl.DataFrame:
     return table.select(kept).drop_nulls(target).sample(rows, seed=0)
 
 
+VOTES = ("votes", *(f"r{i}" for i in range(1, 11)))
 TABLES = {
     "iris": Table(scikit("iris"), "y", "multiclass"),
     "wine": Table(scikit("wine"), "y", "multiclass"),
@@ -127,7 +128,7 @@ TABLES = {
     "diabetes": Table(scikit("diabetes"), "y", "regression"),
     "housing": Table(shipped("Housing"), "price", "regression"),
     "cancer": Table(scikit("breast_cancer"), "y", "binary"),
-    "mroz": Table(shipped("Mroz", without=("hoursw", "wage")), "work", "binary"),
+    "mroz": Table(shipped("Mroz", without=("hoursw", "hearnw", "wagew", "experience")), "work", "binary"),
     "titanic": Table(shipped("titanic"), "survived", "binary"),
     "digits": Table(scikit("digits"), "y", "multiclass"),
     "chile": Table(shipped("Chile", pl.col("vote").fill_null("none")), "vote", "multiclass"),
@@ -142,7 +143,9 @@ TABLES = {
         "day",
     ),
     "insurance": Table(shipped("HI"), "whi", "binary"),
-    "movies": Table(shipped("movies", without=("votes", *(f"r{i}" for i in range(1, 11))), rows=20_000), "rating", "regression"),
+    "movies": Table(
+        shipped("movies", without=("votes", *(f"r{i}" for i in range(1, 11))), rows=20_000), "rating", "regression"
+    ),
     "late": Table(lambda: flights("late"), "late", "binary", "scheduled"),
     "delay": Table(lambda: flights("arr_delay", 20_000), "arr_delay", "regression", "scheduled"),
     "diamonds": Table(shipped("diamonds"), "price", "regression"),
