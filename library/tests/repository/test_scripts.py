@@ -52,11 +52,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     metadata = f"Metadata-Version: 2.1\\nName: {{name}}\\nVersion: 0.1\\n"
     files = {{info + "WHEEL": WHEEL, info + "RECORD": ""}}
     if name == "notebento":
-        metadata += "Provides-Extra: train\\nProvides-Extra: dev\\n"
+        metadata += "Provides-Extra: train\\nProvides-Extra: dev\\nProvides-Extra: docs\\n"
         files |= {{"toy.py": COMMAND, info + "entry_points.txt": SCRIPTS}}
     else:
         exec(os.environ.get("FAULT", ""))
-        metadata += NEED.format("train") + NEED.format("dev") + "Requires-Dist: notebento==0.1\\n"
+        metadata += "".join(map(NEED.format, ("train", "dev", "docs"))) + "Requires-Dist: notebento==0.1\\n"
         metadata += os.environ.get("REQUIRES", "")
     files[info + "METADATA"] = metadata
     with zipfile.ZipFile(os.path.join(folder, f"{{name}}-0.1-py3-none-any.whl"), "w") as wheel:
@@ -146,10 +146,10 @@ def test_a_second_start_costs_less_than_a_second(installed: Path) -> None:
 
 
 def test_a_changed_lock_installs_again_and_keeps_the_extras(installed: Path) -> None:
-    assert "Setting up .venv with dev, train" in start(installed, "test.py", "--version").stdout
+    assert "Setting up .venv with dev, docs, train" in start(installed, "test.py", "--version").stdout
     with (installed / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
-    assert "Setting up .venv with dev, train" in start(installed, "run.py").stdout
+    assert "Setting up .venv with dev, docs, train" in start(installed, "run.py").stdout
     assert start(installed, "test.py", "--version").stdout == "pytest --version\n"
 
 
