@@ -169,6 +169,7 @@ class Lab:
 
     def __init__(self, address: str, browser: Browser) -> None:
         self.browser = browser
+        self.cells = dict[str, list[dict[str, Any]]]()  # of the notebooks that were run
         browser.call("Page.navigate", url=address)
         browser.until("window.jupyterapp ? jupyterapp.restored.then(() => true) : false")
         browser.evaluate(SCRIPT)
@@ -227,7 +228,8 @@ class Lab:
         """What is wrong with a notebook that was run."""
         asked = self.browser.evaluate("[...document.querySelectorAll('.jp-Dialog')].map(dialog => dialog.innerText)")
         faults = [f"a question: {text}" for text in asked] + self.browser.errors
-        for number, cell in enumerate(self.ask("cells", path)):
+        self.cells[path] = self.ask("cells", path)
+        for number, cell in enumerate(self.cells[path]):
             faults += [f"{path}[{number}]: {fault}" for fault in faults_of(cell)]
         return faults
 

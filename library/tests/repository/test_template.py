@@ -176,6 +176,7 @@ def test_its_notebooks_run_in_jupyterlab(project: Project, repository: Path, tmp
             lab = Lab(address, chromium)
             pictures = repository / "build/notebooks/churn"
             assert [*lab.run_each([tour], pictures, save=True), *lab.run_each(others, pictures, save=True)] == []
+            assert "✓ register" in str(lab.cells[tour])  # how far its inputs are
     assert project.run("git", "status", "--porcelain", "--", ":!nbs/index.ipynb") == ""
 
 

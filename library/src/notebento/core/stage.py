@@ -345,7 +345,7 @@ def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
     until = [f"--until={before}" for before in needs(config.pipeline.stages, name)]
     command = [sys.executable, "-m", "notebento", "run", *overrides, "--into=lab", *until]
     lines, output = list[str](), dict[str, Any](stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    with subprocess.Popen(command, cwd=project_root(), env=os.environ | _UTF8, encoding="utf-8", **output) as process:
+    with subprocess.Popen(command, cwd=project_root(), env=os.environ | _PLAIN, encoding="utf-8", **output) as process:
         for line in process.stdout or ():
             lines.append(line)
             if line.startswith(("▸", "✓", "✗")):  # how far the stages are, for the person who waits
@@ -357,7 +357,8 @@ def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
         )
 
 # %% ../../../nbs/core/stage.ipynb #6c279fb6
-_UTF8 = {"PYTHONIOENCODING": "utf-8"}  # for a process whose output is read here
+# For a process whose output is read here: a kernel has its children colour what they print, as if on a terminal.
+_PLAIN = {"PYTHONIOENCODING": "utf-8", "FORCE_COLOR": "", "CLICOLOR_FORCE": "0"}
 
 # %% ../../../nbs/core/stage.ipynb #8e2037f8
 def planned_standing(name: str, overrides: list[str]) -> Standing:
@@ -365,7 +366,7 @@ def planned_standing(name: str, overrides: list[str]) -> Standing:
     command = [sys.executable, "-m", "notebento", "run", "--plan", "--json", f"--until={name}", *overrides]
     options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": _PLAN_SECONDS}
     try:
-        answer = subprocess.run(command, cwd=project_root(), env=os.environ | _UTF8, **options)
+        answer = subprocess.run(command, cwd=project_root(), env=os.environ | _PLAIN, **options)
     except subprocess.TimeoutExpired:
         return Standing("unknown", [f"notebento run --plan takes more than {_PLAN_SECONDS} s"])
     if answer.returncode:

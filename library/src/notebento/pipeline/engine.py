@@ -62,7 +62,7 @@ class Engine(Protocol):
 
 # %% ../../../nbs/pipeline/engine.ipynb #75b6b973
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_IN_CELL = re.compile(r"^\s*Cell In\[\d+\], line (\d+)", re.MULTILINE)
+_IN_CELL = re.compile(r"^\s*(?:Cell In\[\d+\], |in )line (\d+)", re.MULTILINE)
 _IN_MAGIC = re.compile(r"<timed exec>:(\d+)")
 _IN_FILE = re.compile(r"^File (\S+:\d+), in (\S+)", re.MULTILINE)
 
