@@ -1,4 +1,4 @@
-"""This repository's notebooks in JupyterLab: from top to bottom, in a browser; pictures are in build/notebooks/flights."""
+"""This repository's notebooks in JupyterLab, in a browser; their pictures are in build/notebooks/flights."""
 
 import os
 import shutil
