@@ -110,7 +110,7 @@ def plain_name(name: str) -> str:
     """A column's name as an exporter may have changed it."""
     return re.sub(r"\W+", "_", re.sub(r"^serving_default_|:\d+$", "", name)).strip("_")
 
-# %% ../../../nbs/models/adapter.ipynb #e6a637de
+# %% ../../../nbs/models/adapter.ipynb #d6d8e8d1
 def named(ports: Sequence[Port], columns: Mapping[str, Column]) -> dict[str, list[str]]:
     """By input: the columns that name it, or the one of its name."""
     names = [port.name for port in ports]
@@ -121,13 +121,16 @@ def named(ports: Sequence[Port], columns: Mapping[str, Column]) -> dict[str, lis
             raise UserError(problem, fix=f"its inputs are {shown(names)}")
         if wanted:
             found.setdefault(wanted, []).append(column)
+    plain: dict[str, list[str]] = {}
+    for column in columns:
+        plain.setdefault(plain_name(column), []).append(column)
     for port in ports:
-        same = [c for c in columns if c == port.name] or [c for c in columns if plain_name(c) == plain_name(port.name)]
+        same = [port.name] if port.name in columns else plain.get(plain_name(port.name), [])
         if len(same) == 1 and port.width == 1 and port.name not in found and not columns[same[0]].input:
             found[port.name] = same
     return found
 
-# %% ../../../nbs/models/adapter.ipynb #ea3eb36e
+# %% ../../../nbs/models/adapter.ipynb #04292028
 def assign(graph: ForeignGraph, columns: Mapping[str, Column], every: bool = True) -> list[Feed]:
     """The columns that each input of `graph` reads; `every` one has to be read.
 
@@ -143,7 +146,8 @@ def assign(graph: ForeignGraph, columns: Mapping[str, Column], every: bool = Tru
             _refuse_guess(several, rest, by_name)
             taken[several[0].name] = [name for name, column in rest.items() if (column.type == "string") == text]
     feeds = [Feed(port, tuple(taken[port.name])) for port in graph.inputs]
-    unread = [name for name in columns if not any(name in feed.columns for feed in feeds)]
+    read = {name for feed in feeds for name in feed.columns}
+    unread = [name for name in columns if name not in read]
     if every and unread:
         inputs = shown([str(port) for port in graph.inputs])
         fix = "remove it from the record; where it is a text, the graph has to encode it: convert the whole pipeline"

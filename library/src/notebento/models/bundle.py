@@ -127,10 +127,11 @@ class Graph:
 
     def arrays(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """What `run` takes, from a frame that has every column of the schema; others are ignored."""
+        known = {*frame.columns}
         for name in self.schema.columns:
-            if name not in frame.columns:
+            if name not in known:
                 raise UserError(
-                    f"the model reads a column {name!r} that is not in the input.{nearest(name, frame.columns)}",
+                    f"the model reads a column {name!r} that is not in the input.{nearest(name, known)}",
                     fix=f"add it, with null for unknown values; the model reads {len(self.schema.columns)} columns",
                 )
         return numbers(frame, self.schema.numeric), strings(frame, self.schema.strings)

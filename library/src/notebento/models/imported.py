@@ -70,14 +70,14 @@ def adapt(
         _check(found, rows, lacking, foreign)
     return found
 
-# %% ../../../nbs/models/imported.ipynb #2e174256
+# %% ../../../nbs/models/imported.ipynb #19444e6c
 def _check(found: Adapted, rows: pl.DataFrame, lacking: Collection[str], foreign: ForeignGraph) -> None:
     graph, file = found.graph, foreign.file
     numeric = graph.schema.numeric
     tried = rows.select(pl.col(c).cast(pl.Float32 if c in numeric else pl.String) for c in graph.schema.columns)
     probe.check_repeats(found.content, graph, tried, file, foreign.fixed)
-    probe.check_missing(graph, tried[:4], lacking, file)
-    probe.check_unknown(graph, tried[:4], file)
+    probe.check_missing(graph, tried, lacking, file)
+    probe.check_unknown(graph, tried, file)
     tried = pl.concat([tried, probe.possible_edges(rows.select(tried.columns)[:1], graph.schema, lacking)])
     probe.check_probabilities(graph.predict(tried), graph.schema, file)
 

@@ -6,7 +6,7 @@
 __all__ = ['Outputs', 'made_rows', 'possible_edges', 'run_outputs', 'Answering', 'answer_output', 'check_probabilities',
            'check_classes', 'check_repeats', 'check_missing', 'check_unknown']
 
-# %% ../../../nbs/models/probe.ipynb #35fb2c13
+# %% ../../../nbs/models/probe.ipynb #aae7aa1e
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import onnx
 import polars as pl
 
 from ..core.errors import UserError, nearest
-from .bundle import Graph, Signature, edge_rows, numbers, session, strings
+from .bundle import GRAPH_BATCH, Graph, Signature, edge_rows, numbers, session, strings
 from .foreign import shown
 
 # %% ../../../nbs/models/probe.ipynb #a5076fdb
@@ -172,18 +172,19 @@ def _class_number(label: Any, classes: Sequence[Any]) -> int | None:
     number = words and isinstance(label, np.integer | np.bool_) and 0 <= int(label) < len(classes)
     return int(label) if number else None
 
-# %% ../../../nbs/models/probe.ipynb #7f99f743
+# %% ../../../nbs/models/probe.ipynb #69dff141
 def check_repeats(content: bytes, graph: Graph, frame: pl.DataFrame, file: str, fixed: int | None = None) -> None:
     """Raise `UserError` unless the graph answers `frame` the same again, elsewhere, and in batches of any size."""
-    first = graph.predict(frame)
+    arrays = graph.arrays(frame)
+    first = graph.run(*arrays)
     for again in (graph, Graph(content, graph.schema)):
-        gap = _gap(first, again.predict(frame))
+        gap = _gap(first, again.run(*arrays))
         if gap > 0:
             fix = "export it for inference, without dropout or sampling"
             raise UserError(f"{file} answers the same rows differently: by {gap:.2g} the next time", fix=fix)
     for size in (1, 2, 7):
         try:
-            parts = [graph.predict(frame[i : i + size]) for i in range(0, len(frame), size)]
+            parts = [graph.run(*(a[i : i + size] for a in arrays)) for i in range(0, len(frame), size)]
             gap, why = _gap(first, np.concatenate(parts)), ""
         except Exception as e:  # ONNX Runtime's errors have no common class
             gap, why = np.inf, f" ({_first_line(e)})"
@@ -200,28 +201,47 @@ def _gap(one: np.ndarray, other: np.ndarray) -> float:
     known = np.isfinite(one) & np.isfinite(other)
     return float((np.abs(one - other)[known] / np.maximum(1, np.abs(one[known]))).max(initial=0))
 
-# %% ../../../nbs/models/probe.ipynb #dc62837e
-def check_missing(
-    graph: Graph, frame: pl.DataFrame, lacking: Collection[str], file: str, where: str = "record."
-) -> None:
+# %% ../../../nbs/models/probe.ipynb #b20845df
+def check_missing(graph: Graph, frame: pl.DataFrame, lacking: Collection[str], file: str) -> None:
     """Raise `UserError` for a column in `lacking` without which the graph answers no number."""
     fix = "require it in the schema, or export the model with what fills the gap: SimpleImputer()"
-    for name in (column for column in graph.schema.columns if column in lacking):
-        if why := _failure(graph, frame.with_columns(pl.lit(None, frame[name].dtype).alias(name))):
-            raise UserError(f"{where}{name} may be missing, and {file} then {why}", fix=fix)
+    if found := _without(graph, frame, [c for c in graph.schema.columns if c in lacking], np.nan, ""):
+        raise UserError(f"record.{found[0]} may be missing, and {file} then {found[1]}", fix=fix)
 
-# %% ../../../nbs/models/probe.ipynb #19a87cc4
+# %% ../../../nbs/models/probe.ipynb #6dc42cc2
 def check_unknown(graph: Graph, frame: pl.DataFrame, file: str) -> None:
     """Raise `UserError` for a text of which the graph does not take new values."""
-    for name in graph.schema.categorical:
-        if why := _failure(graph, frame.with_columns(pl.lit("never seen ✈").alias(name))):
-            problem = f"{file} takes only the values of {name!r} that it knows: for another one it {why}"
-            raise UserError(problem, fix="export the model with OneHotEncoder(handle_unknown='ignore')")
+    if found := _without(graph, frame, graph.schema.categorical, np.nan, "never seen ✈"):
+        problem = f"{file} takes only the values of {found[0]!r} that it knows: for another one it {found[1]}"
+        raise UserError(problem, fix="export the model with OneHotEncoder(handle_unknown='ignore')")
 
-# %% ../../../nbs/models/probe.ipynb #d4491171
-def _failure(graph: Graph, frame: pl.DataFrame) -> str:
-    """What the graph does instead of answering `frame` with numbers; nothing when it does."""
+# %% ../../../nbs/models/probe.ipynb #e7a10289
+def _without(
+    graph: Graph, frame: pl.DataFrame, names: Sequence[str], number: float, text: str
+) -> tuple[str, str] | None:
+    """The first of `names` for whose `number` or `text` in the first row there is no answer; and what there is."""
+    places = {name: j for j, name in enumerate(graph.schema.columns)}
+    first, numeric = graph.arrays(frame[:1]), len(graph.schema.numeric)
+    for start in range(0, len(names), GRAPH_BATCH):
+        some = names[start : start + GRAPH_BATCH]
+        a, b = (np.repeat(values, len(some), axis=0) for values in first)
+        for row, place in enumerate(places[name] for name in some):  # in each row another column
+            if place < numeric:
+                a[row, place] = number
+            else:
+                b[row, place - numeric] = text
+        if found := _unanswered(graph, a, b):
+            return some[found[0]], found[1]
+    return None
+
+# %% ../../../nbs/models/probe.ipynb #7195f3e9
+def _unanswered(graph: Graph, numeric: np.ndarray, categorical: np.ndarray) -> tuple[int, str] | None:
+    """The first row that the graph does not answer with a number, and what it does instead."""
     try:
-        return "" if np.isfinite(graph.predict(frame)).all() else "answers NaN"
+        wrong = ~np.isfinite(graph.run(numeric, categorical)).reshape(len(numeric), -1).all(1)
     except Exception as e:  # ONNX Runtime's errors have no common class
-        return f"fails: {_first_line(e)}"
+        if len(numeric) == 1:
+            return 0, f"fails: {_first_line(e)}"
+        each = (_unanswered(graph, numeric[i : i + 1], categorical[i : i + 1]) for i in range(len(numeric)))
+        return next(((i, found[1]) for i, found in enumerate(each) if found), None)
+    return (int(wrong.argmax()), "answers NaN") if wrong.any() else None
