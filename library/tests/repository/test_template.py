@@ -177,7 +177,8 @@ def test_its_notebooks_run_in_jupyterlab(project: Project, repository: Path, tmp
             pictures = repository / "build/notebooks/churn"
             assert [*lab.run_each([tour], pictures, save=True), *lab.run_each(others, pictures, save=True)] == []
             assert "✓ register" in str(lab.cells[tour])  # how far its inputs are
-    assert project.run("git", "status", "--porcelain", "--", ":!nbs/index.ipynb") == ""
+    assert project.run("git", "diff", "--name-only", "--", ":!nbs/index.ipynb") == ""
+    assert project.run("git", "ls-files", "--others", "--exclude-standard") == ""
 
 
 @pytest.mark.process

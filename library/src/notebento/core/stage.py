@@ -353,7 +353,7 @@ def _prepare_lab(name: str, overrides: list[str], config: Config) -> None:
     if process.returncode:
         raise NotebentoError(
             f"the inputs of stage '{name}' could not be made:\n{''.join(lines[-30:]).strip()}",
-            fix=" ".join(command[1:]),
+            fix=" ".join(command[2:]),
         )
 
 # %% ../../../nbs/core/stage.ipynb #6c279fb6
