@@ -32,10 +32,9 @@ def build(out: Path, *options: str) -> None:
 
 
 def test_a_notebook_of_the_library_is_a_page_with_links_to_its_names(site: Path) -> None:
-    page = (site / "library/data/sources.html").read_text()
-    assert 'id="notebento.data.sources.read_query"' in page and "#| export" not in page and "#| hide" not in page
-    assert 'href="files.html#notebento.data.files' in page or "read_files" in page
-    assert 'href="../core/errors.html' in (site / "library/data/contract.html").read_text()
+    page = (site / "library/data/contract.html").read_text()
+    assert 'id="notebento.data.contract.' in page and "#| export" not in page and "#| hide" not in page
+    assert 'href="../core/errors.html#notebento.core.errors.UserError"' in page
 
 
 def test_every_page_of_llms_txt_exists_and_every_page_is_in_it(site: Path) -> None:

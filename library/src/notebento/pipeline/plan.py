@@ -44,7 +44,10 @@ def check_notebook(project: Project, notebook: str) -> None:
         raise UserError(f"there is no notebook nbs/{notebook}.{close}", fix="see `notebook:` in conf/pipeline/")
     parameters = project.notebooks[notebook].parameters
     if parameters is None:
-        raise UserError(f"{notebook} does not have one cell tagged 'parameters'", fix="tag one, and only one")
+        raise UserError(
+            f"{notebook} does not have one cell tagged 'parameters'",
+            fix="tag one: in JupyterLab select it, then the gear at the top right, Cell Tags",
+        )
     if sorted(parameters) != PARAMETERS:
         raise UserError(
             f"the parameters of {notebook} are {parameters}",
