@@ -58,7 +58,7 @@ def _code(source: str, module: str) -> Iterator[Markup]:
     if not source:
         return
     if exported and module:
-        yield Markup("\n".join(_anchor(module, name, kind) for name, kind in public(source)), "")
+        yield Markup("\n".join(_anchor(name, kind) for name, kind in public(source)), "")
     plain = fenced(source, "python")
     site = fenced(source, "{code-block} python", ":class: exported\n" if exported else "")
     if _only_imports(source):
@@ -148,6 +148,7 @@ def _described(cells: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
                 yield node.name, (ast.get_docstring(node) or "").partition("\n")[0].replace("|", "\\|")
 
 
-def _anchor(module: str, name: str, kind: str) -> str:
+def _anchor(name: str, kind: str) -> str:
+    """Where a name of the page's module is defined."""
     call = "()" if kind == "function" else ""
-    return f"```{{py:{kind}}} {module}.{name}{call}\n:no-typesetting:\n```"
+    return f"```{{py:{kind}}} {name}{call}\n:no-typesetting:\n```"
