@@ -211,6 +211,7 @@ class Fitted(ABC):
     held_out: HeldOut | None = None  # where it has learned from the validation rows, too; not saved
     shares: Mapping[str, float] = {}  # of the models that it consists of; none: it is one
     stopped: str = ""  # why training ended before it was done, if it did; not saved
+    choices: Sequence[Any] = ()  # about features that were made unasked, see `selection`
 
     @abstractmethod
     def logits(self, rows: Rows) -> np.ndarray:

@@ -165,6 +165,7 @@ def facts(
         "epochs": len(fitted.history),
         "best_epoch": int(best_of(fitted.history)["epoch"]) if fitted.history else None,
         "calibration": dict(calibration),
+        "automatic": msgspec.to_builtins(list(fitted.choices)),
     } | ({"weights": dict(fitted.shares)} if fitted.shares else {})
 
 # %% ../../../nbs/training/job.ipynb #02ecf741
