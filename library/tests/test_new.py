@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,11 +277,24 @@ def test_an_empty_folder_is_filled_and_committed(new: New) -> None:
     assert subprocess.run(status, capture_output=True, text=True, check=True).stdout == ""
 
 
-def test_without_an_identity_or_git_there_is_the_folder_and_it_is_said(
+def test_without_git_or_an_identity_there_is_the_folder_and_it_is_said(
     new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{name}_NAME")
+        monkeypatch.delenv(f"GIT_{name}_EMAIL")
+    asked = {
+        "COUNT": "1",
+        "KEY_0": "user.useConfigOnly",
+        "VALUE_0": "true",
+    }  # git makes none up from the machine's name
+    for name, value in {"GLOBAL": "/dev/null", "SYSTEM": "/dev/null", **asked}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    assert "no first commit: git does not know who you are" in new(customers(60))
+    assert (new.project / "conf/config.yaml").is_file()
+    new.project = new.folder / "second"
     monkeypatch.setenv("PATH", str(new.folder))
-    assert "no first commit: git is not installed" in new(customers())
+    assert "no first commit: git is not installed" in new(customers(60))
     assert (new.project / "conf/config.yaml").is_file()
 
 
@@ -334,6 +348,78 @@ def test_interrupted_nothing_is_left(new: New) -> None:
         started.kill()
     assert started.returncode == 130, printed
     assert sorted(p.name for p in new.folder.iterdir()) == ["rows.csv", "started", "tools"]
+
+
+COMMAND = ["-m", "notebento", "new", "churn", "--data=rows.csv", "--target=left"]
+
+
+@pytest.mark.process
+def test_on_a_terminal_it_asks_until_an_answer_is_one(new: New) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    rows = customers(120).with_columns(
+        left=pl.col("id") % 5, visited=repeated("2024-01-30", "2024-03-01", "2024-02-11")
+    )
+    rows.with_columns(paid_at=pl.col("visited")).write_csv(new.folder / "rows.csv")
+    terminal = pexpect.spawn(sys.executable, COMMAND, cwd=str(new.folder), encoding="utf-8", timeout=60)
+    terminal.expect("task: ")
+    terminal.expect("one of multiclass, regression")
+    terminal.sendline("perhaps")
+    terminal.expect("one of multiclass, regression")  # again
+    terminal.sendline("regression")
+    terminal.expect("time: when did a row happen")
+    terminal.sendline("")  # as proposed
+    terminal.expect("is a project")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    assert (new.conf()["task"], new.conf()["time"]) == ("regression", "paid_at")
+
+
+@pytest.mark.process
+def test_interrupted_at_a_question_nothing_is_left(new: New) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    customers(120).with_columns(left=pl.col("id") % 5).write_csv(new.folder / "rows.csv")
+    terminal = pexpect.spawn(sys.executable, COMMAND, cwd=str(new.folder), encoding="utf-8", timeout=60)
+    terminal.expect("one of multiclass, regression")
+    terminal.sendintr()
+    terminal.expect("interrupted: nothing was made")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 130 and [p.name for p in new.folder.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.nightly
+@pytest.mark.process
+def test_interrupted_at_any_moment_there_is_a_project_or_nothing(new: New) -> None:
+    customers().write_csv(new.folder / "rows.csv")
+    scratch = new.folder / "tmp"
+    scratch.mkdir()
+    began = time.monotonic()
+    command = [sys.executable, *COMMAND, "--yes"]
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    subprocess.run(command, cwd=new.folder, env=environment, check=True, capture_output=True)
+    takes, finished = time.monotonic() - began, 0
+    for moment in np.random.default_rng(0).uniform(0.3, 1.1, 20) * takes:
+        shutil.rmtree(new.project, ignore_errors=True)
+        started = subprocess.Popen(
+            command, cwd=new.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            started.wait(moment)
+        except subprocess.TimeoutExpired:
+            started.send_signal(signal.SIGINT)
+        _, printed = started.communicate(timeout=60)
+        left = sorted(p.name for p in new.folder.iterdir())
+        if started.returncode == 0 or "churn" in left:
+            finished += 1
+            log = subprocess.run(
+                ["git", "log", "--oneline"], cwd=new.project, capture_output=True, text=True, check=True
+            )
+            assert log.stdout.endswith("A new project\n") and left == ["churn", "rows.csv", "tmp"]
+        else:
+            assert left == ["rows.csv", "tmp"] and b"interrupt" in printed.lower(), (left, printed)
+        assert not [*scratch.iterdir()]
+    assert finished < 20
 
 
 def test_what_was_concluded_is_said_and_written_down(new: New) -> None:

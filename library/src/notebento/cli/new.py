@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from notebento.cli.options import out, shown
+from notebento.cli.options import err, out, shown
 from notebento.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def new(
         "nulls": ("NA", *(nulls or [])),
         "sheet": sheet,
     }
-    with options_in_fixes():
+    with all_or_nothing(), options_in_fixes():
         source, note = _source(called, data, query, table, form)
         rows = source.read(None)[called]
         given: dict[str, Any] = {
@@ -121,6 +122,27 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise UserError(f"--format {text!r} names no column", fix="--format 'signed_up=%d/%m/%Y'")
     return column, form
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """Say of an interrupted command that it left nothing, also where a library made another error of the interruption."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException as e:
+        if not received and not isinstance(e, KeyboardInterrupt | typer.Abort):  # Abort: at a question
+            raise
+        err.print("interrupted: nothing was made", highlight=False)
+        raise typer.Exit(130 if received or type(e) in (KeyboardInterrupt, typer.Abort) else 143) from e
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -172,6 +194,8 @@ _SAME = (
 
 def _asked(question: "Question") -> str | list[str]:
     out.print(f"{question.option}: {question.why}", highlight=False, markup=False)
+    # The handler of polars lets a system call go on that the interrupt key ended: Python's own one again.
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
     answer = ""
     while answer not in question.choices:  # anything else is asked again
         answer = typer.prompt(f"  one of {', '.join(question.choices)}", default=question.proposal)

@@ -85,6 +85,8 @@ def first_commit(folder: Path) -> str:
             done = git(folder, *step)
         except FileNotFoundError:
             return "git is not installed"
+        if "tell me who you are" in done.stderr or "empty ident" in done.stderr:
+            return "git does not know who you are: git config --global user.name and user.email, then git commit"
         if done.returncode:
             return f"git {step[0]}: {complaint(done)}"
     return ""
