@@ -30,8 +30,7 @@ def new(
         str,
         typer.Option(
             metavar="FILE|FOLDER|URL",
-            help="CSV, Parquet or Excel, packed or not; a folder of them; SQLite or DuckDB; "
-            "or a database's URL, such as 'postgresql://me:$PASSWORD@host/db' in single quotes.",
+            help="CSV, Parquet or Excel, packed or not; a folder of them; SQLite or DuckDB; or the URL of a database.",
         ),
     ],
     target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
@@ -61,7 +60,8 @@ def new(
 ) -> None:
     """Make a project of your own from a table: its notebooks, configuration, tests, and the library as a wheel.
 
-    It says what it concludes from the table, and asks where it is not sure.
+    It says what it concludes from the table, and asks where it is not sure. Of a database:
+    --data 'postgresql://me:$PASSWORD@host/db' --query 'select …', in single quotes: the project keeps the name of the password.
     """
     from notebento.data.inspection import inspect_table
     from notebento.pipeline.placement import free_place, project_name
