@@ -43,7 +43,7 @@ import polars as pl
 import yaml
 from scipy import stats
 from sklearn import datasets
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -248,9 +248,9 @@ def scikit_learn(table: Table, seed: int, kind: str) -> Answer:
     x, y = both.drop(columns=table.target), both[table.target]
     test = frames["test"].drop(columns=table.target)
     number = table.task == "regression"
-    words = make_column_selector(dtype_include=[object, "string", "str"])
+    words = [column for column in x.columns if not pd.api.types.is_numeric_dtype(x[column])]
     if kind == "boosting":
-        for column in words(x):
+        for column in words:
             top = x[column].value_counts().index[:200]
             x[column], test[column] = (pd.Categorical(f[column], categories=top) for f in (x, test))
         model = (HistGradientBoostingRegressor if number else HistGradientBoostingClassifier)(
@@ -274,7 +274,7 @@ def pandas_of(frame: pl.DataFrame, table: Table) -> Any:
     if table.time:
         when = pl.col(table.time).dt
         frame = frame.with_columns(month=when.month(), weekday=when.weekday(), hour=when.hour()).drop(table.time)
-    return frame.to_pandas()
+    return pd.DataFrame(frame.to_dict(as_series=False))  # without pyarrow
 
 
 def in_order(answer: np.ndarray, classes: list[Any], table: Table, parts: dict[str, pl.DataFrame]) -> np.ndarray:

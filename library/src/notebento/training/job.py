@@ -97,7 +97,7 @@ def adjusted(
         if key not in (known := tunable(model)):
             raise UserError(
                 f"neither model nor trainer has a parameter {key!r}.{nearest(key, known)}",
-                fix="see conf/model/ and conf/trainer/",
+                fix="see conf/model/ and conf/trainer/; a search is for one model, such as model=tabm",
             )
         groups[group][field] = value
     return groups["model"], convert(groups["trainer"], TrainerConfig, "trainer")
