@@ -49,7 +49,7 @@ class ExtraTrees(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Extremely randomised trees: see `conf/model/trees.yaml`."""
 
     trees: Count = 100
-    min_samples_leaf: Count | None = None  # null: by the number of rows, one in a thousand
+    min_samples_leaf: Count | None = None  # null: by the number of rows, one in two thousand, but three
     max_features: Annotated[float, Meta(gt=0, le=1)] | None = None  # share of the columns; null: see `columns_of`
     max_rows: Count = 100_000  # of one tree; each draws its own
     min_count: Count | None = None  # rarer categories count as unknown; null: by the number of rows, see `sizes`
@@ -92,7 +92,7 @@ def _grow(model: ExtraTrees, table: np.ndarray, train: Rows, trainer: Trainer) -
     sample = min(rows, model.max_rows)
     return forest(
         n_estimators=model.trees,
-        min_samples_leaf=model.min_samples_leaf or max(1, sample // 1000),
+        min_samples_leaf=model.min_samples_leaf or max(3, sample // 2000),
         max_features=model.max_features or columns_of(task, table.shape[1]),
         bootstrap=sample < rows,
         max_samples=sample if sample < rows else None,

@@ -19,6 +19,8 @@ from ..core.config import Positive, TrainerConfig, build
 from ..core.errors import UserError
 from ..models.base import Fitted, HeldOut, Model, Rows, TensorRows, Trainer, check_rows, joined
 from ..models.ensemble import FittedEnsemble, weighted
+from ..models.forest import ExtraTrees
+from ..models.linear import Linear
 from .budget import budget
 from .callbacks import seed_of
 from .folds import assignments, choose_folds, pairs
@@ -102,7 +104,7 @@ WORTH = 0.01  # of the loss
 
 def _copies(model: Model, drawn: np.ndarray, rows: Rows) -> int:
     """How many copies of a model are worth their cost."""
-    if len(drawn) == 1 or getattr(model, "simple", False):  # what draws nothing is the same in every copy
+    if len(drawn) == 1 or isinstance(model, Linear | ExtraTrees):  # which draws nothing, or has copies in itself
         return 1
     known = ~np.isnan(drawn.reshape(len(drawn), len(rows), -1)).any((0, 2))
     target, task = cast(np.ndarray, rows.target)[known], rows.inputs.task

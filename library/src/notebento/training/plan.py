@@ -22,6 +22,7 @@ from ..models.forest import ExtraTrees
 from ..models.lightgbm import LightGBM
 from ..models.linear import Linear
 from ..models.network import TableNetwork
+from ..models.sizes import least_in_leaf
 from .folds import Folds
 
 # %% ../../../nbs/training/plan.ipynb #8c3daef8
@@ -52,9 +53,9 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 RATES = {
     "linear": 1.0e-9,  # a row, column, output and iteration
     "ridge": 1.5e-10,  # a row and squared column
-    "lightgbm": 6e-9,  # a row, column and tree
-    "leaf": 6e-6,  # of LightGBM: a leaf
-    "trees": 2.5e-8,  # a row, level, column that a cut may choose from, and tree
+    "lightgbm": 1.8e-8,  # a row, column and tree
+    "leaf": 2e-5,  # of LightGBM: a leaf
+    "trees": 1.2e-8,  # a row, level, column that a cut may choose from, and tree
     "step": 3e-3,  # of a network
     "network": 2.5e-11,  # a row, member and weight, in a step
 }
@@ -70,14 +71,14 @@ def seconds(model: Model, size: Size, rows: int) -> float:
         return 0.01 + rows * columns * each
     if isinstance(model, LightGBM):
         trees, share = model.num_boost_round * size.outputs, model.feature_fraction * model.bagging_fraction
-        leaves = min(model.num_leaves, rows // 10 + 2)
+        leaves = min(model.num_leaves, rows // (2 * least_in_leaf(rows)) + 2)
         return 0.02 + trees * (RATES["lightgbm"] * rows * size.columns * share + RATES["leaf"] * leaves)
     if isinstance(model, ExtraTrees):
         sample, columns = min(rows, model.max_rows), size.numbers + min(size.words, 20 * size.categories)
         chosen = columns * (
             model.max_features or (1.0 if size.task == "regression" else columns**-0.5 if columns else 1.0)
         )
-        return 0.1 + model.trees * (RATES["trees"] * sample * math.log2(sample + 1) * max(chosen, 1) + 1e-3)
+        return 0.05 + model.trees * (RATES["trees"] * sample * math.log2(sample + 1) * max(chosen, 1) + 5e-4)
     return 0.0  # another's model: nothing is known of it
 
 # %% ../../../nbs/training/plan.ipynb #23832797
@@ -138,7 +139,7 @@ SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
 
 def network_steps(rows: int) -> int:
     """The steps of a network's training at full scale."""
-    return 300 if rows < 500 else 600 if rows < 2_000 else 1_500 if rows < 50_000 else min(8 * rows // 1024, 8_000)
+    return 300 if rows < 500 else 600 if rows < 2_000 else min(max(1_500, 8 * rows // 1024), 8_000)
 
 
 def dialled(node: Mapping[str, Any], rows: int, scale: float) -> tuple[dict[str, Any], int | None]:
@@ -172,8 +173,11 @@ def make_plan(
     wanted, left_out = dict(members), dict[str, str]()
     allowed = 60 * minutes
     while wanted:
+        full = [_member(name, node, size, folds, 1.0) for name, node in wanted.items()]
+        slow = 10 + sum(member.microseconds for member in full) > max_us
+        dear = {member.name for member in full if slow or member.seconds > allowed / len(full)}
         for scale in SCALES:
-            found = [_member(name, node, size, folds, scale) for name, node in wanted.items()]
+            found = [_member(m.name, wanted[m.name], size, folds, scale) if m.name in dear else m for m in full]
             total = sum(member.seconds for member in found)
             us = 10 + sum(member.microseconds for member in found)
             if total <= allowed and us <= max_us:
