@@ -111,7 +111,8 @@ def test_a_request_with_text_and_time_gets_the_tables_answer(trainer: LightningT
     assert online is None
     answers = [answer.probability for answer in responder.answers(records)]
     assert np.abs(np.array(answers) - fitted.predict(Rows.from_frame(features.tail(40), schema))).max() < 1e-6
-    assert "note" in openapi(responder)["components"]["schemas"]["Record"]["properties"]
+    described = openapi(responder)["components"]["schemas"]["Record"]
+    assert "note" in described["properties"] and "'note' the words are read" in described["description"]
     with pytest.raises(RequestError, match="'written' is missing"):
         responder.reader(b'{"records": [{"opened": "2024-01-01T00:00:00Z", "size": 1, "note": "great"}]}')
 

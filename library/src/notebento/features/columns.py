@@ -67,17 +67,20 @@ def time_pairs(rows: pl.DataFrame, names: list[str]) -> list[tuple[str, str]]:
 
 # %% ../../../nbs/features/columns.ipynb #4d605836
 def add_times(features: FeatureSet, parts: Mapping[str, tuple[str, ...]], pairs: tuple[tuple[str, str], ...]) -> None:
-    """Add the parts of times and the days between two, as what was made of these columns unasked."""
+    """Add the parts of times and the days between two, as what was made of these columns unasked.
+
+    A column of the table that is called so already stays what it is.
+    """
     for column, names in parts.items():
-        made = features.automatic.setdefault(column, [])
-        for part in names:
+        features.automatic[column] = made = [n for part in names if (n := f"{column}.{part}") not in features.record]
+        for part in (name.removeprefix(f"{column}.") for name in made):
             text = f"{part} of {column}" + (", UTC" if part == "hour" else "")
             features.derive(f"{column}.{part}", getattr(pl.col(column).dt, part)(), PARTS[part], text)
-            made.append(f"{column}.{part}")
     for later, earlier in pairs:
         name, gone = f"{later}.days_since_{earlier}", pl.col(later) - pl.col(earlier)
-        features.derive(name, gone.dt.total_microseconds() / _DAY, "d", f"days from {earlier} to {later}")
-        features.automatic[name] = [name]
+        if name not in features.record:
+            features.derive(name, gone.dt.total_microseconds() / _DAY, "d", f"days from {earlier} to {later}")
+            features.automatic[name] = [name]
 
 # %% ../../../nbs/features/columns.ipynb #98527fb8
 _ALONE = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Extended_Pictographic}])"
@@ -188,4 +191,10 @@ def found_in(columns: Columns, rows: pl.DataFrame, data: DataConfig) -> Columns:
         "pairs": tuple(time_pairs(rows, [*times])),
     }
     left = {name: value for name, value in found.items() if getattr(columns, name) is None}
-    return msgspec.structs.replace(columns, kinds=kinds, **left)
+    made = msgspec.structs.replace(columns, kinds=kinds, **left)
+    unused = (
+        data.time in kinds and not (made.parts or {}).get(str(data.time)) and data.time not in sum(made.pairs or (), ())
+    )
+    if unused and columns.optional is None:  # nobody has to send what nothing is made of
+        return msgspec.structs.replace(made, optional=(*(made.optional or ()), data.time))
+    return made

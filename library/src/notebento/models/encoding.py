@@ -54,6 +54,7 @@ class Encoder(msgspec.Struct, frozen=True):
         numbers += [name for column in self.terms for name in score_names(column, self.inputs)]
         automatic = {n: tuple(f for f in of if f in numbers) for n, of in self.inputs.automatic.items()}
         automatic |= {column: tuple(score_names(column, self.inputs)) for column in self.terms}
+        automatic = {} if self.choices else automatic  # what was judged is a feature like any other
         return msgspec.structs.replace(self.inputs, numeric=tuple(numbers), text=(), automatic=automatic)
 
     def __call__(self, rows: Rows) -> Rows:
@@ -80,19 +81,23 @@ def fit_encoder(rows: Rows) -> tuple[Encoder, Rows]:
 def judged(encoder: Encoder, known: Rows) -> tuple[Encoder, Rows]:
     """`encoder` without the automatic features that do not help, and the rows that it made without them."""
     numbers, automatic = known.inputs.numeric, known.inputs.automatic
-    groups = {column: [numbers.index(n) for n in automatic[column]] for column in encoder.terms}
+    groups: dict[str, list[int]] = {}
+    places = iter(range(len(encoder.kept), len(numbers)))
+    for column in encoder.terms:
+        groups[column] = [next(places) for _ in automatic[column]]
     groups |= {
         n: [numbers.index(n)] for column, names in automatic.items() if column not in encoder.terms for n in names
     }
     choices = select(some_of(known), groups, quick_fit) if groups else ()
-    left = len(numbers) - sum(map(len, groups.values())) + len(known.inputs.categorical)
-    if not left and not any(choice.kept for choice in choices):
+    others = len(numbers) - sum(map(len, groups.values())) + len(known.inputs.categorical)
+    if not others and not any(choice.kept for choice in choices):
         choices = tuple(msgspec.structs.replace(choice, kept=True) for choice in choices)  # there is nothing else
     out = {choice.column for choice in choices if not choice.kept}
     terms = {column: terms for column, terms in encoder.terms.items() if column not in out}
     fewer = msgspec.structs.replace(encoder, terms=terms, choices=choices)
-    places = [numbers.index(name) for name in fewer.encoded.numeric]
-    return fewer, replace(known, inputs=fewer.encoded, numeric=known.numeric[:, places])
+    lost = {place for name, places in groups.items() if name in out for place in places}
+    left = [place for place in range(len(numbers)) if place not in lost]
+    return fewer, replace(known, inputs=fewer.encoded, numeric=known.numeric[:, left])
 
 # %% ../../../nbs/models/encoding.ipynb #2ee9134a
 class Encoded(Fitted):

@@ -30,7 +30,7 @@ from ..core.config import RangeConfig, TrainerConfig, TuneConfig, build
 from ..core.errors import NotebentoError, UserError, nearest
 from ..core.figures import picture
 from ..models.base import Fitted, Model, Rows
-from ..models.encoding import fit_encoded
+from ..models.encoding import encoded_parts, fit_encoded
 from .callbacks import seed_of
 from .job import TrainingJob, adjusted, tunable
 from .trainer import LightningTrainer
@@ -220,7 +220,9 @@ def search(
     check_space(space, job.model, job.trainer)
     job = msgspec.structs.replace(job, trainer=trial_trainer(job.trainer, tune))
     study = open_study(study_name(job, tune, objective, space), tune, Path(job.work))
-    rows, began = job.rows(), time.monotonic()
+    began, rows = time.monotonic(), job.rows()
+    _, *parts = encoded_parts(rows["train"], rows["validation"])  # once, not for every trial
+    rows = dict(zip(("train", "validation"), parts, strict=True))
     while (done := len(ended_trials(study))) < tune.trials and time.monotonic() - began < (
         tune.timeout or float("inf")
     ):
