@@ -76,7 +76,7 @@ def solve(matrix: sparse.csr_matrix, aim: np.ndarray) -> tuple[np.ndarray, np.nd
 
     if not matrix.shape[1]:
         return np.zeros((0, aim.shape[1])), aim.mean(0)
-    ridge = Ridge(alpha=1.0, solver="sparse_cg").fit(matrix, aim)
+    ridge = Ridge(alpha=1.0, solver="lsqr").fit(matrix, aim)
     return ridge.coef_.reshape(aim.shape[1], -1).T, np.atleast_1d(ridge.intercept_)
 
 # %% ../../../nbs/models/text.ipynb #54b6a87f

@@ -220,9 +220,9 @@ def search(
     check_space(space, job.model, job.trainer)
     job = msgspec.structs.replace(job, trainer=trial_trainer(job.trainer, tune))
     study = open_study(study_name(job, tune, objective, space), tune, Path(job.work))
-    began, rows = time.monotonic(), job.rows()
+    rows = job.rows()
     _, *parts = encoded_parts(rows["train"], rows["validation"])  # once, not for every trial
-    rows = dict(zip(("train", "validation"), parts, strict=True))
+    rows, began = dict(zip(("train", "validation"), parts, strict=True)), time.monotonic()
     while (done := len(ended_trials(study))) < tune.trials and time.monotonic() - began < (
         tune.timeout or float("inf")
     ):
