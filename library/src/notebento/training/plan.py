@@ -146,7 +146,7 @@ def dialled(node: Mapping[str, Any], rows: int, scale: float) -> tuple[dict[str,
     """The settings of a model for so many `rows`, its dial at `scale`, and a network's steps."""
     model = build(node)
     if isinstance(model, LightGBM):
-        rounds = max(20, round(scale * min(model.num_boost_round, 300 if rows < 50_000 else 600)))
+        rounds = max(20, round(scale * min(model.num_boost_round, 300 if rows < 2_000 else 600)))
         rate = min(0.2, model.learning_rate / scale)
         return {**node, "num_boost_round": rounds, "learning_rate": round(rate, 4), "early_stopping_round": 0}, None
     if isinstance(model, ExtraTrees):
