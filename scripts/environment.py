@@ -43,7 +43,7 @@ def ensure(*extras: str) -> None:
     STAMP.unlink(missing_ok=True)
     if installed.get("path", wanted["path"]) != wanted["path"] or not _usable(wanted["python"]):
         _make()
-    _install(everything)
+    _install(everything, replace=installed.get("wheel") != wanted["wheel"])
     part = STAMP.with_suffix(".part")
     part.write_text(json.dumps({**wanted, "extras": everything}, indent=1) + "\n")
     part.replace(STAMP)
@@ -89,8 +89,10 @@ def _wanted() -> dict[str, str]:
     """What determines the contents of `.venv`, apart from the extras: not the linters' settings, for example."""
     library = _requirements(LIBRARY) if LIBRARY.is_dir() else _wheel().read_bytes()
     text = b"\n".join([_requirements(ROOT), library, (ROOT / "requirements.lock").read_bytes()])
+    wheel = "" if LIBRARY.is_dir() else hashlib.sha256(library).hexdigest()
     # Console scripts contain absolute paths, so a checkout that was moved needs a new environment.
-    return {"digest": hashlib.sha256(text).hexdigest(), "python": sys.implementation.cache_tag, "path": str(VENV)}
+    python = {"python": sys.implementation.cache_tag, "path": str(VENV)}
+    return {"digest": hashlib.sha256(text).hexdigest(), "wheel": wheel, **python}
 
 
 def _requirements(folder: Path) -> bytes:
@@ -154,14 +156,18 @@ def _make() -> None:
         raise _explained("creating .venv failed", process.stdout)
 
 
-def _install(extras: list[str]) -> None:
+def _install(extras: list[str], replace: bool) -> None:
+    """Install everything; `replace` the library that may be there by the wheel in wheels/.
+
+    Otherwise it stays as it is: a service may be running from it.
+    """
     print(f"Setting up .venv with {', '.join(extras)}: some minutes, once. Log: {LOG.relative_to(ROOT)}", flush=True)
     begin = time.monotonic()
     pip: list[str | Path] = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     # The library by path, never by name: an index may have another package of that name.
     library = ["--editable", LIBRARY] if LIBRARY.is_dir() else [_wheel()]
     commands = [[*pip, "--constraint", "requirements.lock", "--editable", f".[{','.join(extras)}]", *library]]
-    if not LIBRARY.is_dir():  # pip would keep another wheel of the same version
+    if replace and not LIBRARY.is_dir():  # pip would keep another wheel of the same version
         commands.insert(0, [*pip, "--no-deps", "--force-reinstall", _wheel()])
     with LOG.open("w+", encoding="utf-8") as log:
         status = next((failed for command in commands if (failed := _run(command, log))), 0)

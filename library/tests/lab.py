@@ -266,7 +266,7 @@ def faults_of(cell: dict[str, Any]) -> Iterator[str]:
 @contextmanager
 def jupyterlab(project: Path, folder: Path, environment: dict[str, str], *command: str) -> Iterator[str]:
     """The address that `notebento lab` prints in `project`; what belongs to JupyterLab is in `folder`."""
-    settings = {"LabApp": {"expose_app_in_browser": True}, "ServerApp": {"allow_root": True, "open_browser": False}}
+    settings = {"LabApp": {"expose_app_in_browser": True}, "ServerApp": {"open_browser": False}}
     (folder / "settings").mkdir(parents=True)
     (folder / "settings/jupyter_lab_config.json").write_text(json.dumps(settings))
     saved = folder / "settings/@jupyterlab/docmanager-extension/plugin.jupyterlab-settings"

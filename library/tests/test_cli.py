@@ -352,6 +352,27 @@ def test_an_interrupted_run_says_so(trams: Trams, sent: signal.Signals, status: 
     assert "interrupted: what is finished stays" in said
 
 
+INTERRUPTED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPTED"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("module", ["notebento.cli.main", "typer", "notebento.core.compose", "notebento.pipeline.plan"])
+def test_an_interrupt_while_the_command_is_loaded_is_no_crash(trams: Trams, tmp_path: Path, module: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    answer = trams.process("run", "--plan", PYTHONPATH=paths, INTERRUPTED=module)
+    assert answer.status == 130, answer.err
+    assert answer.err.startswith("interrupted") and "Traceback" not in answer.err
+
+
 # --- runs
 
 
@@ -592,9 +613,17 @@ def test_lab_opens_what_it_is_asked_for(trams: Trams, monkeypatch: pytest.Monkey
     assert trams("lab", "featurse").status == 2
     assert trams("lab", "features", "--library").status == 2
     root, page = f"--ServerApp.root_dir={trams.home}", "--LabApp.default_url=/lab/tree/nbs/"  # what the browser shows
-    assert [c[3:] for c in opened[:2]] == [[root, f"{page}index.ipynb"], [root, f"{page}features.ipynb"]]
+    assert [c[3:5] for c in opened[:2]] == [[root, f"{page}index.ipynb"], [root, f"{page}features.ipynb"]]
     assert (Path(opened[2][3].partition("=")[2]) / "core/errors.ipynb").is_file()
     assert len(opened) == 3
+
+
+@pytest.mark.parametrize(("uid", "said"), [(0, "warning: JupyterLab runs as root"), (1000, "")])
+def test_lab_opens_as_root_and_warns(trams: Trams, monkeypatch: pytest.MonkeyPatch, uid: int, said: str) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: opened.extend(command))
+    assert trams("lab").err.startswith(said) and ("--allow-root" in opened) == (uid == 0)
 
 
 def test_lab_asks_nobody_about_news(trams: Trams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

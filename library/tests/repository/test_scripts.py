@@ -309,7 +309,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
 
 
 def test_a_project_installs_the_wheel_that_it_carries(project: Path) -> None:
-    assert start(project, "test.py").stdout.endswith("notebento check --root=.\n")
+    (library,) = project.glob(".venv/lib/*/site-packages/toy.py")
+    before = library.stat().st_ino, library.stat().st_mtime_ns
+    added = start(project, "test.py").stdout
+    assert "Setting up .venv with dev, train" in added and added.endswith("notebento check --root=.\n")
+    assert (library.stat().st_ino, library.stat().st_mtime_ns) == before, "a service may be running from it"
     assert start(project, "run.py").stdout == "notebento run\n"
 
 

@@ -84,13 +84,16 @@ def nearest_project(folder: Path) -> Path:
 
 
 def checks_of(root: Path, fast: bool = False, nightly: bool = False) -> list[Check]:
-    """The checks of the project in `root`."""
+    """The checks of the project in `root`: only one while conflicts of an update make all others fail."""
     from notebento.pipeline.template import ANSWERS
+    from notebento.pipeline.update import conflicts_left
 
+    if (made := (root / ANSWERS).is_file()) and any(conflicts_left(root)):
+        return [Check(root, SETTLED, [])]
     tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
     # A file in one process: its fixtures are made once. The tests' order, with slow files first, is conftest.py's.
     tests = ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-    commands: dict[str, list[str]] = {SETTLED: []} if (root / ANSWERS).is_file() else {}
+    commands: dict[str, list[str]] = {SETTLED: []} if made else {}
     commands |= {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check", "--quiet"], "types": ["mypy"]}
     if "importlinter" in tools:
         commands["import layers"] = ["lint-imports", "--no-logo"]
@@ -113,7 +116,7 @@ def is_settled(root: Path) -> bool:
     from notebento.pipeline.update import conflicts_left
 
     left = [*conflicts_left(root)]
-    print("\n".join(left) or "none is left")
+    print("\n".join([*left, "the other checks run when these are settled"] if left else ["none is left"]))
     return not left
 
 

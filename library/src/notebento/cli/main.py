@@ -234,6 +234,9 @@ def lab(
     # Not as a file to open: the address that JupyterLab prints, for a browser on another machine, would lack it.
     page = "/lab" if library else f"/lab/tree/nbs/{quote(notebook)}"
     options = [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url={page}"]
+    if hasattr(os, "getuid") and os.getuid() == 0:  # as in most containers, where JupyterLab would refuse
+        err.print("warning: JupyterLab runs as root, and so does every cell that it runs", highlight=False)
+        options.append("--allow-root")
     os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", *options], os.environ | environment)
 
 

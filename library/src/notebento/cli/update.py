@@ -174,14 +174,16 @@ def _end(root: Path, work: Path, record: "Transaction", install: bool) -> None:
     """Say what was done and what is to be done. Ends with 1 where conflicts are left."""
     for line in record.summary:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    left = record.failed or not install
     try:
-        problem = _install(root, work) if install and not record.failed else ""
+        problem = "" if left else _install(root, work)
     finally:
         remove(work)
     if problem:
         out.print(f"not installed here: {problem}; python3 scripts/run.py does it", highlight=False, markup=False)
     steps = ["notebento check lists the conflicts that are left"] if record.failed else []
-    steps += ["git status, git diff", "python3 scripts/test.py", "git add --all && git commit"]
+    tests = "python3 scripts/test.py" + (", which installs the new version first" if left else "")
+    steps += ["git status, git diff", tests, "git add --all && git commit"]
     for step in steps:
         out.print(f"next: {step}", highlight=False, markup=False)
     if record.failed:
