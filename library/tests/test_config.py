@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notebento.core.config import BoundConfig, ColumnContract, Config, Node, RangeConfig, build, convert, leaves, plain
+from notebento.core.config import (
+    BoundConfig,
+    ColumnContract,
+    Config,
+    DataConfig,
+    Node,
+    RangeConfig,
+    build,
+    convert,
+    leaves,
+    plain,
+)
 from notebento.core.errors import UserError
 
 VALUES = st.recursive(
@@ -83,6 +94,7 @@ def test_build_names_a_missing_field_and_a_missing_class() -> None:
 # Numbers that may be any: what a column may hold, what a metric may be, where a search may look.
 UNBOUNDED = {(ColumnContract, "min"), (ColumnContract, "max"), (ColumnContract, "allowed"), (BoundConfig, "min")}
 UNBOUNDED |= {(BoundConfig, "max"), (RangeConfig, "low"), (RangeConfig, "high"), (RangeConfig, "choices")}
+UNBOUNDED |= {(DataConfig, "event")}
 
 
 def numbers(hint: Any, bounds: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

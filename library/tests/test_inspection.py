@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from sklearn import datasets
 
+from notebento.core.errors import UserError
 from notebento.data.inspection import Inspection, inspect_table
 from notebento.data.sources import package_data
 from notebento.data.text import values_of
@@ -165,3 +166,31 @@ def test_what_is_given_is_taken(table: pl.DataFrame) -> None:
 
 def test_two_looks_at_a_table_are_the_same() -> None:
     assert inspect_table(weather(), "target") == inspect_table(weather(), "target")
+
+
+@pytest.mark.parametrize("values", ["nein ja", "stayed churned", "gut schlecht", "falsch wahr", "0 1", "b a", "m f"])
+def test_the_event_is_what_happens(values: str) -> None:
+    other, event = (int(v) if v.isdigit() else v for v in values.split())
+    rows = pl.DataFrame({"x": range(100), "y": [event] * 20 + [other] * 80})
+    found = inspect_table(rows, "y")
+    (said,) = [f for f in found.findings if f.what == f"the event is {event!r}"]
+    assert found.event == event and said.evidence == "20 of 100 rows" and f"--event {other} " in said.action
+    assert [q.option for q in found.questions].count("event") == (values in ("b a", "m f"))
+    assert inspect_table(rows, "y", event=str(other)).event == other
+    with pytest.raises(UserError, match="'maybe' is no value of 'y'"):
+        inspect_table(rows, "y", event="maybe")
+
+
+def test_a_number_has_no_event() -> None:
+    rows = pl.DataFrame({"x": range(100), "y": [i / 7 for i in range(100)]})
+    assert inspect_table(rows, "y").event is None
+    with pytest.raises(UserError, match="its task is regression"):
+        inspect_table(rows, "y", event="1")
+
+
+def test_the_form_of_dates_is_said() -> None:
+    when = pl.Series([f"{i % 28 + 1:02}.{i % 12 + 1:02}.2024" for i in range(100)])
+    found = inspect_table(pl.DataFrame({"when": when, "x": range(100), "y": [0, 1] * 50}), "y")
+    evidence = {f.what: f.evidence for f in found.findings if f.column == "when"}
+    assert evidence["type"] == "times in text, such as 01.01.2024, day first (%d.%m.%Y)"
+    assert evidence["time"] == f"every row has one, {when.n_unique()} different"

@@ -23,10 +23,13 @@ from projects import New, customers
 from typer.testing import CliRunner
 
 from notebento.cli import main
+from notebento.core.config import build
 from notebento.core.errors import UserError
+from notebento.data.snapshot import take
+from notebento.pipeline.placement import project_name
 from notebento.pipeline.plan import open_run
 from notebento.pipeline.preflight import check_rows, refuse_visible_mistakes
-from notebento.pipeline.project import attempt, home
+from notebento.pipeline.project import Opened, attempt, home
 
 
 def csv(rows: pl.DataFrame, **options: str) -> str:
@@ -459,3 +462,43 @@ def test_every_path_of_the_template_is_plain(new: New) -> None:
     for path in (p for p in new.project.rglob("*") if p.is_file() and ".git" not in p.parts):
         assert path.suffix in (".whl", ".parquet", ".csv", ".pyc") or "«" not in path.read_text() + path.name, path
     json.loads((new.project / "nbs/01_data.ipynb").read_text())
+
+
+def test_the_event_goes_from_the_option_to_the_schema(new: New) -> None:
+    rows = customers(120).with_columns(left=pl.col("left").replace({"yes": "ja", "no": "nein"}))
+    assert "left: the event is 'ja'" in new(rows) and new.conf()["event"] == "ja"
+    for event, classes in (("nein", ("ja", "nein")), ("ja", ("nein", "ja"))):
+        data = Opened.of(new.project, "churn", f"data.event={event}")
+        with home(new.project):
+            tables = take(data.data).tables
+        assert build(data.config.features, data.aliases).schema(tables, data.data).classes == classes
+    new.project = new.folder / "other"
+    status, printed = new.tried(rows, "--event", "maybe")
+    assert status == 2 and "is no value of 'left', which has 'ja', 'nein'" in printed and "--event ja" in printed
+    assert new.tried(rows, "--event", "NEIN")[0] == 0 and new.conf()["event"] == "nein"
+
+
+def test_how_a_file_is_written_is_said(new: New) -> None:
+    rows = customers(120)
+    printed = new(with_commas(rows).encode("utf-16"))
+    assert "the table: how it is written (separated by ;, decimal commas, UTF-16)" in printed
+    text = (new.project / "conf/data/churn.yaml").read_text()
+    assert "#   the table: how it is written" in text
+    new.project = new.folder / "other"
+    status, printed = new.tried(csv(rows, separator=";"), "--separator", ",")
+    assert status == 2 and "--separator ';'" in printed and "correct the file" not in printed
+
+
+def test_comments_show_times_in_order_and_texts_as_far_as_they_go(new: New) -> None:
+    rows = dated(customers(120), "%d.%m.%Y").with_columns(plan=pl.col("plan") + " with a very long name")
+    printed = new(rows)
+    assert "day first (%d.%m.%Y)" in printed
+    text = (new.project / "conf/data/churn.yaml").read_text()
+    assert "# 2025-01-01 00:00:00+00:00 … 2025-04-30" in text and "# basic with a ve…, free" in text
+
+
+@pytest.mark.parametrize(("name", "proposal"), [("1abc", "my_1abc"), ("Über", "uber"), ("class", "my_class")])
+def test_a_name_is_made_of_the_wanted_one(name: str, proposal: str) -> None:
+    with pytest.raises(UserError) as refused:
+        project_name(Path("anything"), name)
+    assert refused.value.fix == f"--name={proposal}" and project_name(Path("anything"), proposal) == proposal

@@ -40,6 +40,9 @@ def new(
         list[str] | None, typer.Option(help="Rows with the same value stay together; or none.", metavar="COLUMN")
     ] = None,
     task: Annotated[str, typer.Option(help="binary, multiclass or regression.")] = "",
+    event: Annotated[
+        str | None, typer.Option(help="Of two classes, the one whose probability is predicted.", metavar="VALUE")
+    ] = None,
     name: Annotated[str, typer.Option(help="Its package; the folder's name by default.")] = "",
     query: Annotated[str | None, typer.Option(help="What to ask a database.", metavar="'select …'")] = None,
     table: Annotated[str | None, typer.Option(help="Or all of a table, where it has several.")] = None,
@@ -56,7 +59,9 @@ def new(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what is proposed, and ask nothing.")] = False,
     run: Annotated[bool, typer.Option("--run", help="Go on: run the pipeline, and serve the model.")] = False,
-    sample: Annotated[bool, typer.Option(help="Tests run on some of the rows, not on made-up ones.")] = True,
+    sample: Annotated[
+        bool, typer.Option(help="Put some of the rows into the project, for its tests; otherwise made-up ones.")
+    ] = True,
 ) -> None:
     """Make a project of your own from a table: its notebooks, configuration, tests, and the library as a wheel.
 
@@ -88,11 +93,13 @@ def new(
             "group": group,
             "formats": written,
             "exclude": exclude or (),
+            "event": event,
         }
         found = inspect_table(rows, target, **given)
         if found.questions and not yes and sys.stdin.isatty():
             given |= {q.option: _asked(q) for q in found.questions}
             found = inspect_table(rows, target, **given)
+        found = _with_form(found, source)
         _show(found, source.url or source.path or "", note)
         problem = new_project(place, Order(called, source, rows, found, written, sample))
     _show_next(place, problem, run)
@@ -115,6 +122,21 @@ def _source(name: str, data: str, query: str | None, table: str | None, form: di
     if query or table:
         raise UserError(f"{'--query' if query else '--table'}: {data} is not a database", fix="leave it out")
     return source, ""
+
+
+def _with_form(found: "Inspection", source: "Table") -> "Inspection":
+    """What was found, and how the first file is written where that is not the plain way."""
+    from notebento.data.files import CSV, CsvFormat, files_at, kind_of_file, peculiarities
+    from notebento.data.inspection import Finding
+
+    if source.database or kind_of_file(file := files_at(str(source.path))[1][0]) not in CSV:
+        return found
+    form = CsvFormat(source.nulls, source.separator, source.decimal, source.encoding, source.texts)
+    if not (how := peculiarities(file, form)):
+        return found
+    action = "read so; --separator, --decimal, --encoding say otherwise"
+    said = Finding("", "how it is written", ", ".join(how), action)
+    return msgspec.structs.replace(found, findings=(said, *found.findings))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -154,7 +176,7 @@ def options_in_fixes() -> Iterator[None]:
         fix = re.sub(r"'(data\.[\w.]+=[^']*)'|\b(data\.[\w.]+=[^\s,;)]+)", _option, e.fix)
         fix = re.sub(r"; or data\.max_rejected=\S+ to go on without these rows", "", fix)  # nothing to go on with, yet
         fix = re.sub(r"data\.source\.(path|url)", "--data", fix)
-        fix = re.sub(r"data\.(?:source\.)?(target|key|time|task|query|sheet|exclude)", r"--\1", fix)
+        fix = re.sub(r"data\.(?:source\.)?(target|key|time|task|event|query|sheet|exclude)", r"--\1", fix)
         raise UserError(e.message, fix) from e
 
 
@@ -181,6 +203,7 @@ _SAME = (
     "key",
     "time",
     "task",
+    "event",
     "group",
     "exclude",
     "separator",

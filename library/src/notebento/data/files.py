@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DETECTED', 'SEPARATORS', 'CSV', 'PARQUET', 'CsvFormat', 'decoded', 'records', 'separator_of', 'names_of',
-           'read_texts', 'kind_of_file', 'data_files', 'place_of', 'files_at', 'same_columns', 'read_files']
+           'read_texts', 'kind_of_file', 'data_files', 'place_of', 'files_at', 'same_columns', 'read_files',
+           'peculiarities']
 
 # %% ../../../nbs/data/files.ipynb #5c0f5277
 import codecs
@@ -17,10 +18,10 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from ..core.compose import project_root
+from ..core.compose import project_root, quoted
 from ..core.errors import UserError, nearest, reason
 from .packed import SUFFIXES, disguise, unpacked
-from .text import Decimal, values_of
+from .text import Decimal, decimals, values_of
 from .workbooks import WORKBOOKS, read_sheet
 
 # %% ../../../nbs/data/files.ipynb #f87b7e81
@@ -91,15 +92,26 @@ def names_of(header: Sequence[str], file: Path) -> list[str]:
     return names
 
 # %% ../../../nbs/data/files.ipynb #9f257761
+def _separator(raw: bytes, file: Path, form: CsvFormat) -> str:
+    """As `form` says, or as found. Raises `UserError` when that separates nothing, and another character does."""
+    found = "\t" if ".tsv" in file.name else separator_of(raw)
+    head = raw[:1_000_000].partition(b"\n")[0].decode(errors="ignore")
+    if form.separator and form.separator not in head and found in head and found != form.separator:
+        problem = f"{file} is not separated by {form.separator!r}: its first line is {head.strip()[:80]!r}"
+        raise UserError(problem, fix=quoted("data.source.separator", found))
+    return form.separator or found
+
+
 def read_texts(file: Path, form: CsvFormat) -> pl.DataFrame:
     """The columns of a CSV file as texts; an empty file has none."""
     raw = decoded(file, form.encoding)
     if not raw.strip():
         return pl.DataFrame()
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
-    separator = form.separator or ("\t" if ".tsv" in file.name else separator_of(raw))
     if raw[:4] == b"sep=":  # Excel's first line
         separator, raw = chr(raw[4]), raw.partition(b"\n")[2]
+    else:
+        separator = _separator(raw, file, form)
     header = next(iter(records(raw[:1_000_000].decode(errors="ignore"), separator)))
     try:
         rows = pl.read_csv(io.BytesIO(raw), infer_schema=False, separator=separator, null_values=list(form.nulls))
@@ -220,6 +232,30 @@ def read_files(path: str, form: CsvFormat = DETECTED) -> pl.DataFrame:
     except pl.exceptions.PolarsError as e:
         problem = f"the files of {path} do not fit together: {reason(e)}"
         raise UserError(problem, fix="give each column the same type in all files") from e
+
+# %% ../../../nbs/data/files.ipynb #c850aabe
+def peculiarities(file: Path, form: CsvFormat = DETECTED) -> list[str]:
+    """How a CSV file is written, as far as that is not the plain way: commas, decimal points and UTF-8."""
+    raw = unpacked(file.read_bytes(), file)
+    marked = raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    text, rows = decoded(file, form.encoding), read_texts(file, form)
+    first = text.partition(b"\n")[0].decode(errors="ignore")
+    separator = first[4] if first.startswith("sep=") else _separator(text, file, form)
+    found = (
+        [] if separator == "," or rows.width < 2 else [f"separated by {'tabs' if separator == chr(9) else separator}"]
+    )
+    if any(_has_commas(column, form) for column in rows.iter_columns() if column.name not in form.texts):
+        found.append("decimal commas")
+    encoding = form.encoding or ("utf-16" if marked else "utf-8")
+    return found if encoding.lower() in ("utf-8", "utf8") else [*found, encoding.upper()]
+
+
+def _has_commas(column: pl.Series, form: CsvFormat) -> bool:
+    """Whether texts are numbers with a decimal comma."""
+    texts = column.drop_nulls().str.strip_chars()
+    texts = texts.filter(texts != "").unique()
+    numbers = values_of(texts, form.decimal).dtype.is_numeric() and texts.str.contains(",", literal=True).any()
+    return bool(numbers and decimals(column.name, texts, form.decimal) == ",")
 
 # %% ../../../nbs/data/files.ipynb #b8d6890a
 def _with_values(rows: pl.DataFrame, form: CsvFormat) -> pl.DataFrame:

@@ -17,12 +17,13 @@ from typing import Any, Literal
 import msgspec
 import polars as pl
 
-from ..core.config import Frozen
+from ..core.config import Frozen, Value
 from ..core.errors import UserError, nearest
 from .contract import as_kind, column_kind, column_list
+from .event import suggested_event
 from .snapshot import CLASSES, task_of
 from .split import leaks
-from .text import is_text, odd_values, written_with
+from .text import form_found, is_text, odd_values, written_with
 
 # %% ../../../nbs/data/inspection.ipynb #9e9dd026
 class Finding(Frozen, frozen=True):
@@ -37,7 +38,7 @@ class Finding(Frozen, frozen=True):
 class Question(Frozen, frozen=True):
     """What a person should decide; `proposal` is taken where nobody is asked."""
 
-    option: Literal["task", "key", "time", "group"]
+    option: Literal["task", "event", "key", "time", "group"]
     proposal: str
     choices: tuple[str, ...]
     why: str
@@ -65,7 +66,7 @@ def reading(column: pl.Series, form: str | None = None) -> tuple[str, str]:
         return "", f"it holds {column.dtype}"
     if kind == "datetime" and column.dtype == pl.String:
         example = column.drop_nulls()[0]
-        return kind, f"times in text, such as {example}"
+        return kind, f"times in text, such as {example}{form_found(column, form)}"
     if kind == "string" and column.dtype == pl.String and (odd := odd_values(column)):
         others = column.drop_nulls().n_unique() - len(odd)
         return kind, f"text, because of {', '.join(map(repr, odd))}; its {others:,} other values are numbers"
@@ -142,22 +143,8 @@ def ids_of(rows: pl.DataFrame, columns: Iterable[str]) -> list[str]:
     return [name for found, _, name in sorted(ranked, reverse=True) if found]
 
 # %% ../../../nbs/data/inspection.ipynb #373f40a4
-_NOT_NOW = (
-    "birth",
-    "born",
-    "birthday",
-    "birthdate",
-    "dob",
-    "due",
-    "expiry",
-    "expires",
-    "deadline",
-    "until",
-    "end",
-    "ended",
-    "closed",
-    "updated",
-)
+_ENDS = ("due", "expiry", "expires", "deadline", "until", "end", "ended", "closed", "updated")
+_NOT_NOW = ("birth", "born", "birthday", "birthdate", "dob", *_ENDS)
 _NOW = ("time", "timestamp", "datetime", "date", "day", "created", "at", "when", "opened", "started", "start", "begin")
 
 
@@ -218,7 +205,7 @@ def remarks(column: pl.Series, kind: str, found: str) -> _Found:
     values = known.n_unique()
     if kind == "string" and is_text(known):
         words = _mean_of(known.str.count_matches(r"\S+"))
-        evidence = f"{words:.0f} words, {values:,} different values"
+        evidence = f"{words:.0f} words on average, {values:,} different values"
         findings.append(Finding(column.name, "free text", evidence, "read word by word: features.text"))
     elif kind == "string" and values > 100 and values > known.len() / 20:
         most = known.cast(pl.String).value_counts(sort=True)["count"][0]
@@ -303,6 +290,7 @@ class Inspection(Frozen, frozen=True):
     repeated: int  # rows that repeat another, and are dropped
     findings: tuple[Finding, ...]
     questions: tuple[Question, ...]
+    event: Value | None = None  # of two classes, the one whose probability is predicted
 
     def table(self) -> pl.DataFrame:
         """The findings, one a line."""
@@ -319,7 +307,9 @@ def _present(rows: pl.DataFrame, option: str, names: Iterable[str]) -> tuple[str
     return tuple(names)
 
 
-def _target(rows: pl.DataFrame, target: str, kind: str, task: str | None) -> tuple[str, _Found, list[Question]]:
+def _target(
+    rows: pl.DataFrame, target: str, kind: str, task: str | None, event: Value | None
+) -> tuple[str, Value | None, _Found, list[Question]]:
     known = rows[target].drop_nulls()
     if known.n_unique() < 2:
         what = f"every row has {_shown(known[0])}" if known.len() else "no row has a value"
@@ -335,7 +325,15 @@ def _target(rows: pl.DataFrame, target: str, kind: str, task: str | None) -> tup
             Finding(target, "imbalance", f"{least:.1%} have the rarer value", "kept; the threshold follows from costs")
         )
     ask = [] if task or sure else [Question("task", likely, ("multiclass", "regression"), evidence)]
-    return task or likely, found, ask
+    if (task or likely) == "binary":
+        chosen = suggested_event(known, event)
+        event, other = chosen.value, str(chosen.other)
+        found.insert(1, Finding(target, f"the event is {event!r}", chosen.evidence, chosen.action))
+        why = f"{event!r} is the rarer value, {chosen.evidence}: is it what happens, and is to be predicted?"
+        ask += [] if chosen.sure else [Question("event", str(event), (str(event), other), why)]
+    elif event is not None:
+        raise UserError(f"--event: '{target}' has no event, its task is {task or likely}", fix="leave --event out")
+    return task or likely, event, found, ask
 
 # %% ../../../nbs/data/inspection.ipynb #365f6a26
 def _places(
@@ -354,7 +352,8 @@ def _places(
         why = (
             "given"
             if "time" in given
-            else f"times without a gap{f', of {len(could)} such columns' if len(could) > 1 else ''}"
+            else f"every row has one, {rows[time].n_unique():,} different"
+            + (f"; {len(could)} such columns" if len(could) > 1 else "")
         )
         found.append(Finding(time, "time", why, "the split is by time"))
         if "time" not in given and (len(could) > 1 or not is_named(time, *_NOW)):
@@ -398,13 +397,11 @@ def inspect_table(
     key: Sequence[str] | None = None,
     time: str | None = None,
     group: Sequence[str] | None = None,
-    formats: dict[str, str] | None = None,
-    exclude: Sequence[str] = (),
+    formats: dict[str, str] | None = None,  # how columns write their times, where the values do not tell
+    exclude: Sequence[str] = (),  # columns that are not looked at
+    event: Value | None = None,
 ) -> Inspection:
-    """Look at a table and conclude what it is. Given values are used as they are; "none": no time, no group.
-
-    `formats` says how columns write their times, where the values do not tell; `exclude` is not looked at.
-    """
+    """Look at a table and conclude what it is. Given values are used as they are; "none": no time, no group."""
     if not rows.height:
         raise UserError("the table has no rows, only columns", fix="give a table with rows")
     _present(rows, "exclude", exclude)
@@ -416,20 +413,20 @@ def inspect_table(
     read = {name: reading(look[name], (formats or {}).get(name)) for name in look.columns}
     types = {name: kind for name, (kind, _) in read.items()}
     look = _typed(look, types, formats)
-    task, found, ask = _target(look, target, types[target], task)
+    task, event, found, ask = _target(look, target, types[target], task, event)
     places, placed, more, ids = _places(look, {n: k for n, k in types.items() if k and n != target}, given)
     free = [name for name in types if name not in (target, *sum(places.values(), ()))]
     out = [f for name in free if (f := useless(look[name], types[name], ids))]
     kept = [name for name in free if name not in {f.column for f in out}]
     out += [Finding(name, "excluded", "given", "left out") for name in exclude]
     leaking, after = _leaks(look, target, task, kept, [n for n in ids if n not in kept])
-    about = [f for name in kept for f in remarks(look[name], *read[name])]
+    about = [f for name in (*places["time"], *kept) for f in remarks(look[name], *read[name])]
     repeated, doubled = _repeated(look, ids if places["key"] == ("row",) else [*places["key"], *ids])
     findings = (*found, *placed, *leaking, *about, *doubled, *out)
     left = tuple(f.column for f in out)
     kinds = {name: kind for name, kind in types.items() if name not in left}
     facts = (rows.height, target, task, places["key"], next(iter(places["time"]), None), places["group"], kinds, left)
-    return Inspection(*facts, tuple(after), repeated, findings, (*ask, *more))
+    return Inspection(*facts, tuple(after), repeated, findings, (*ask, *more), event)
 
 # %% ../../../nbs/data/inspection.ipynb #010357ff
 def _repeated(rows: pl.DataFrame, but: Sequence[str]) -> tuple[int, _Found]:

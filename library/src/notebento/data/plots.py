@@ -15,6 +15,7 @@ import polars as pl
 
 from ..core.config import DataConfig
 from ..core.figures import picture
+from .event import classes_of
 from .snapshot import quantiles, task_of, top_values
 from .split import split_of
 
@@ -101,7 +102,9 @@ def by_period(part: pl.DataFrame, data: DataConfig, every: str, name: str, value
 def plot_parts(rows: pl.DataFrame, data: DataConfig, split: Mapping[str, Any]) -> "Figure":
     """Rows of each part and, for one number or two classes, their mean target: by period, or whole without a time."""
     task = data.task or task_of(rows[data.target])
-    answer = pl.col(data.target).rank("dense") - 1 if task == "binary" else pl.col(data.target)
+    answer = pl.col(data.target)
+    if task == "binary":
+        answer = pl.when(answer.is_not_null()).then(answer == classes_of(rows[data.target], data.event)[-1])
     labelled = rows.filter(pl.col(data.target).is_not_null()).with_columns(answer.alias("|answer"))
     every = period_of(labelled[data.time]) if data.time else ""
     panels = {"labelled rows" + (f" a {PERIODS[every]}" if every else ""): pl.len().cast(pl.Float64)}

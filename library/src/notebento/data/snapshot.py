@@ -24,6 +24,7 @@ from ..core.config import ColumnContract, DataConfig, TableContract, build
 from ..core.errors import UserError, nearest
 from ..core.runs import newest_artifacts
 from .contract import column_kind, explain, keep, need, refuse
+from .event import event_among
 from .sources import Table, TableSource
 from .text import odd_values, written_with
 
@@ -133,12 +134,16 @@ def examine_target(target: pl.Series, data: DataConfig) -> None:
         )
     if task == "regression" and not target.dtype.is_numeric():
         raise UserError(f"'{data.target}' is not a number, it has {shown}", fix="data.task=multiclass")
+    if data.event is not None and task != "binary":
+        raise UserError(f"data.event: '{data.target}' has no event, its task is {task}", fix="data.event=null")
     if task == "binary" and len(values) > 2:
         raise UserError(
             f"'{data.target}' has {shown}", fix="data.task=multiclass (or data.task=regression for a quantity)"
         )
     if task == "multiclass" and (len(values) > 1000 or (target.dtype.is_float() and (target != target.round()).any())):
         raise UserError(f"'{data.target}' has {shown}", fix="data.task=regression for a quantity")
+    if data.event is not None:
+        event_among(values, data.event, data.target)
     if task == "regression" and (target.cast(pl.Float64).abs() > _LARGEST).any():
         what = f"'{data.target}' has values beyond ±{_LARGEST:g}, whose squares no model can add up"
         raise UserError(what, fix="predict it in a larger unit, or its logarithm")

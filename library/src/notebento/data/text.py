@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Decimal', 'TIME_FORMS', 'decimals', 'values_of', 'odd_values', 'written_with', 'time_parts', 'day_comes_first',
-           'form_of', 'likely_form', 'times_of', 'are_times', 'is_text']
+           'form_of', 'likely_form', 'times_of', 'form_found', 'are_times', 'is_text']
 
 # %% ../../../nbs/data/text.ipynb #29ad9265
 import re
@@ -231,6 +231,22 @@ def times_of(column: pl.Series, form: str | None = None) -> pl.Series:
     read = pl.DataFrame({"text": distinct, "time": times})
     joined = pl.DataFrame({"text": texts}).join(read, on="text", how="left", maintain_order="left")
     return joined["time"].alias(column.name)
+
+# %% ../../../nbs/data/text.ipynb #29ea5f7d
+def form_found(column: pl.Series, form: str | None = None) -> str:
+    """What the form of dates was taken for, to be said after an example: ", day first (%d.%m.%Y)"; "" of plain ones."""
+    if form:
+        return f", as {form}"
+    texts = column.drop_nulls().str.strip_chars().unique(maintain_order=True)
+    parts = time_parts(texts)
+    last = texts.filter((parts["c"].str.len_chars() == 4).fill_null(False))
+    if not len(last):
+        return ""
+    day = day_comes_first(column.name, texts, parts)
+    found = form_of(last[0])
+    if not day:
+        found = found.replace("%d", "%#").replace("%m", "%d").replace("%#", "%m")
+    return f", {'day' if day else 'month'} first ({found})"
 
 # %% ../../../nbs/data/text.ipynb #92ad3bae
 def are_times(texts: pl.Series) -> bool:

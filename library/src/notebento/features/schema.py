@@ -19,6 +19,7 @@ import polars as pl
 from ..core.clock import utc
 from ..core.config import DataConfig
 from ..core.errors import UserError, nearest
+from ..data.event import classes_of
 from ..data.snapshot import task_of
 from . import asof
 from .views import Aggregate, Events, Moment, Tables, Value, View, read_events
@@ -345,7 +346,7 @@ def make_schema(maker: Options, features: FeatureSet, rows: pl.DataFrame, data: 
     return Schema(
         task=task,
         target=data.target,
-        classes=None if task == "regression" else tuple(rows[data.target].drop_nulls().unique().sort()),
+        classes=None if task == "regression" else classes_of(rows[data.target], data.event),
         key=data.key,
         time=data.time,
         lead_hours=data.lead_hours,

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -23,7 +24,9 @@ from .repository import complaint, git
 def project_name(folder: Path, wanted: str = "") -> str:
     """The name of the project: as `wanted`, or that of its folder as an identifier."""
     name = wanted or re.sub(r"\W+", "_", folder.resolve().name).strip("_").lower()
-    fix = f"--name={'my_' + name if name.isidentifier() else 'churn'}"
+    ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub("[^a-z0-9]+", "_", ascii_.lower()).strip("_")
+    fix = f"--name={plain if plain != name and re.match('[a-z]', plain) else f'my_{plain}' if plain else 'churn'}"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"{name!r} cannot be the name of a package: small letters, digits and '_', no keyword", fix=fix)
     if name in sys.stdlib_module_names or name in ("tests", "conftest"):
