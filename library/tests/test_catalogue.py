@@ -179,7 +179,7 @@ def test_ablation_finds_the_view_that_matters_and_its_interval():
         y=pl.col("signal") + pl.lit(rng.normal(size=3000)) > 0,
     )
     groups = {"signal": ["signal", "kind"], "noise": ["noise"]}
-    how, watched = Resamples(100, seed=1, days=np.arange(1500) // 50), []
+    how, watched = Resamples(100, seed=1, units=np.arange(1500) // 50), []
 
     def watch(names):
         watched.extend(names)

@@ -16,14 +16,17 @@ from notebento.core.errors import UserError
 from notebento.evaluation.baselines import Resources, compared_in_gate, fit_baselines
 from notebento.evaluation.benchmark import (
     benchmark,
+    cannot_tell,
     comparable_champion,
     comparison,
+    measured_on,
     predictions,
     resamples,
     without_twins,
 )
 from notebento.evaluation.bootstrap import (
     Binary,
+    Regression,
     Resamples,
     Sample,
     answers_of,
@@ -34,6 +37,7 @@ from notebento.evaluation.bootstrap import (
     interval,
     intervals,
     measure,
+    too_few,
 )
 from notebento.evaluation.gate import (
     baseline_checks,
@@ -121,7 +125,7 @@ def covered(truth: float, draw, trials: int, metric: str, mirrored: bool = False
     for trial in range(trials):
         target, p, days = draw(np.random.default_rng([7, trial]))
         measured = METRICS_OF_YES_OR_NO[NAMES.index(metric)]
-        values = bootstrap([measured], {"it": Binary(target, p)}, Resamples(100, trial, days=days))["it"]
+        values = bootstrap([measured], {"it": Binary(target, p)}, Resamples(100, trial, units=days))["it"]
         found = interval(values[:, 0], mirrored)
         hits += found.low <= truth <= found.high
     return hits / trials
@@ -194,7 +198,7 @@ def test_one_class_has_no_auc_and_says_so():
 def test_slices_have_their_rows_and_leave_out_the_tiny():
     target, p = binary(0, 500)
     carrier = pl.Series(["UA"] * 300 + ["B6"] * 190 + ["OO"] * 10)
-    found = slices(carrier, METRICS_OF_YES_OR_NO, Binary(target, p), Resamples(20, 0, days=np.arange(500) % 25))
+    found = slices(carrier, METRICS_OF_YES_OR_NO, Binary(target, p), Resamples(20, 0, units=np.arange(500) % 25))
     assert [(r["value"], r["rows"]) for r in found] == [("B6", 190), ("UA", 300)]
     assert found[1]["auc"].value == pytest.approx(sk.roc_auc_score(target[:300], p[:300]))
     with pytest.raises(UserError, match="evaluate.slices: 'carier' is not a column. Did you mean 'carrier'"):
@@ -206,10 +210,10 @@ def test_whole_days_need_enough_of_them():
     assert day_numbers(frame, "at").max() == 30
     assert day_numbers(frame[:40], "at") is None
     assert day_numbers(frame, None) is None
-    how = Resamples(1, 0, days=np.arange(100) // 4)
-    assert how.of(np.arange(0, 80)).days.max() == 19
-    assert how.of(np.arange(0, 79, 20)).days is None
-    assert sorted(set(how.of(np.arange(20, 100)).days)) == list(range(20))
+    how = Resamples(1, 0, units=np.arange(100) // 4)
+    assert how.of(np.arange(0, 80)).units.max() == 19
+    assert how.of(np.arange(0, 79, 20)).units is None
+    assert sorted(set(how.of(np.arange(20, 100)).units)) == list(range(20))
 
 
 def test_gate():
@@ -283,7 +287,11 @@ def test_a_model_that_is_no_better_than_a_constant_is_told_so():
     models = {"notebento": noise, "constant": np.full(len(p), target.mean())}
     result = benchmark(METRICS["binary"], {n: Binary(target, a) for n, a in models.items()}, Resamples(50, 0))
     said = result.learned_nothing()
-    assert "not significantly better than constant's 0.5" in said and "did not learn anything that helps; try" in said
+    assert (
+        "not significantly better than constant's 0.5" in said
+        and "did not learn anything that helps; try" in said
+        and "model=linear" not in said
+    )
     learned = benchmark(METRICS["binary"], result.models | {"notebento": Binary(target, p)}, Resamples(50, 0))
     assert learned.learned_nothing() == ""
     gate = baseline_checks(result.improvements(), ["constant"])
@@ -417,11 +425,11 @@ def test_a_metric_of_a_project_is_one_entry_of_the_list():
 def test_days_are_drawn_when_the_settings_say_so():
     frame = pl.DataFrame({"at": pl.datetime_range(pl.datetime(2013, 1, 1), pl.datetime(2013, 1, 31), "6h", eager=True)})
     how = resamples(EvaluateConfig(bootstrap=7), frame, "at", seed=3, threads=2)
-    assert (how.samples, how.seed, how.threads, how.days.max()) == (7, 3, 2, 30)
-    assert resamples(EvaluateConfig(unit="row"), frame, "at", seed=3).days is None
-    assert resamples(EvaluateConfig(), frame, None, seed=3).days is None
+    assert (how.samples, how.seed, how.threads, how.units.max()) == (7, 3, 2, 30)
+    assert resamples(EvaluateConfig(unit="row"), frame, "at", seed=3).units is None
+    assert resamples(EvaluateConfig(), frame, None, seed=3).units is None
     rng = np.random.default_rng(0)
-    bad = rng.random(len(frame)) < np.where(how.days % 3 == 0, 0.8, 0.1)
+    bad = rng.random(len(frame)) < np.where(how.units % 3 == 0, 0.8, 0.1)
     result = benchmark(METRICS["binary"], {"notebento": Binary(bad.astype(int), np.full(len(bad), bad.mean()))}, how)
     assert (result.unit, result.by_row().unit) == ("day", "row")
 
@@ -457,3 +465,47 @@ def test_metrics_and_intervals_are_read_without_a_heavy_import():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set() notebento\n"
     )
+
+
+def test_five_rows_show_nothing_for_certain():
+    target = np.array([0, 1, 0, 1, 1])
+    models = {"notebento": target * 0.8 + 0.1, "constant": np.full(5, 0.6), "champion": 0.9 - target * 0.8}
+    result = benchmark(METRICS["binary"], {n: Binary(target, p) for n, p in models.items()}, Resamples(50, 0))
+    assert result.too_few == "too few rows to tell: 5 test rows"
+    assert str(result.intervals()["notebento"]["auc"]) == "1.0000"  # and no interval
+    told = comparison({"test": result}, {}, "")
+    assert not any(gain.significant for gains in told["differences"]["test"].values() for gain in gains.values())
+    checks = champion_checks(told["differences"]["test"]["champion"], result.too_few)
+    checks += baseline_checks(told["differences"]["test"], ["constant"], result.too_few)
+    assert gate_verdict(checks)["passed"]
+    assert {check["reason"] for check in checks} == {"not compared: too few rows to tell: 5 test rows"}
+    bound = bound_checks({"auc": BoundConfig(max=0.9)}, result.intervals()["notebento"], METRICS["binary"])
+    assert not gate_verdict(checks + bound)["passed"]  # a bound still counts
+    old = champion_checks(told["differences"]["test"]["champion"], "")  # of a notebook that does not say why
+    assert all(check["passed"] and check["limit"] is None and "too few rows" in check["reason"] for check in old)
+    assert told["measured_on"] == "5 test rows" and result.too_few in cannot_tell(result)
+
+
+@pytest.mark.parametrize(
+    ("rows", "positives", "few"), [(29, 10, True), (30, 10, False), (900, 4, True), (900, 5, False)]
+)
+def test_how_many_rows_are_enough(rows, positives, few):
+    answers = Binary((np.arange(rows) < positives).astype(int), np.linspace(0.9, 0.1, rows))
+    assert bool(too_few(answers, Resamples(20, 0))) == few
+    assert (len(bootstrap(METRICS["binary"], {"it": answers}, Resamples(20, 0))["it"]) == 1) == few
+    assert (too_few(Regression(np.arange(rows), np.ones(rows)), Resamples(20, 0)) == "") == (rows >= 30)
+
+
+def test_rows_of_a_patient_share_their_fate_and_are_drawn_together():
+    frame = pl.DataFrame({"patient": np.arange(800) // 20})
+    rng = np.random.default_rng(0)
+    sick = (rng.random(800) < rng.choice([0.1, 0.6], 40)[frame["patient"].to_numpy()]).astype(int)
+    answers = {"notebento": Binary(sick, np.full(800, 0.3)), "constant": Binary(sick, np.full(800, 0.35))}
+    how = {g: resamples(EvaluateConfig(bootstrap=200), frame, None, 0, group=g) for g in ((), ("patient",))}
+    by_row, by_patient = (benchmark(METRICS["binary"], answers, h) for h in how.values())
+    assert (by_row.unit, by_patient.unit, by_patient.by_row().unit) == ("row", "patient", "row")
+    wide, narrow = (b.intervals()["notebento"]["log_loss"] for b in (by_patient, by_row))
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    assert measured_on(by_patient) == "800 test rows in 40 groups by patient"
+    few = benchmark(METRICS["binary"], answers, replace(by_patient.how, units=np.arange(800) // 40))
+    assert few.too_few == "too few groups to tell: 20 test groups by patient"

@@ -323,7 +323,9 @@ class EvaluateConfig(Frozen, frozen=True):
     """What is measured, beside what, and what a release must reach."""
 
     bootstrap: Count = 1000  # resamples behind every interval
-    unit: Literal["row", "day"] = "day"  # what a resample draws: single rows, or whole days of the time column
+    # What a resample draws: single rows, whole days of the time column, or whole groups (data.group).
+    # Null: groups if there are any, otherwise days if there is a time, otherwise rows.
+    unit: Literal["row", "day", "group"] | None = None
     slices: tuple[NonEmpty, ...] = ()  # columns, or month, weekday, hour of the time column
     zone: str = "UTC"  # whose calendar the days, months and hours are: an IANA name
     baselines: dict[str, Node] = {}  # models to compare with: any model behind the seam of models.base

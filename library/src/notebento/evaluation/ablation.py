@@ -152,6 +152,6 @@ def view_ablation(
         raise UserError(f"an ablation compares AUC and needs a binary task; this one is {task}")
     train, validation = (parts[name].sample(min(rows, len(parts[name])), seed=seed) for name in ("train", "validation"))
     columns = [name for name in maker.features.shown if name in train.columns]
-    how = Resamples(200, seed, days=day_numbers(validation, config.data.time, config.data.zone))
+    how = Resamples(200, seed, units=day_numbers(validation, config.data.time, config.data.zone))
     groups = without_views(maker.features, columns)
     return ablation(train, validation, config.data.target, columns, groups, how, watch=watch)

@@ -58,13 +58,16 @@ def champion_checks(improvement: Mapping[str, Improvement], obstacle: str) -> li
 
 def _comparison(metric: str, model: str, shown: str, gain: Improvement) -> dict[str, Any]:
     worse = gain.high is not None and gain.high < 0
-    return _check(f"{metric} {model}", gain.high, 0.0, not worse, f"{metric} is {gain.in_words(shown)}")
+    limit = None if gain.high is None else 0.0
+    return _check(f"{metric} {model}", gain.high, limit, not worse, f"{metric} is {gain.in_words(shown)}")
 
 # %% ../../../nbs/evaluation/gate.ipynb #dbbb5b18
 def baseline_checks(
-    improvements: Mapping[str, Mapping[str, Improvement]], baselines: Collection[str]
+    improvements: Mapping[str, Mapping[str, Improvement]], baselines: Collection[str], obstacle: str = ""
 ) -> list[dict[str, Any]]:
-    """One check for each of the `baselines` and each metric in which ours was compared with it."""
+    """One check for each of the `baselines` and each metric in which ours was compared with it, or why none was."""
+    if obstacle:
+        return [_check(name, None, None, True, f"not compared: {obstacle}") for name in baselines]
     found = ((name, metric, gain) for name in baselines for metric, gain in improvements.get(name, {}).items())
     return [_comparison(metric, name, name, gain) for name, metric, gain in found]
 

@@ -13,19 +13,17 @@ import numpy as np
 import polars as pl
 
 from .benchmark import Benchmark, benchmark
-from .bootstrap import LEAST_DAYS, Resamples, answers_of
+from .bootstrap import Resamples, answers_of, enough_days
 from .metrics import METRICS, OURS, headlines
 from ..models.base import Fitted, Rows, joined
 
 # %% ../../../nbs/evaluation/leaderboard.ipynb #720ce503
 def units(rows: Rows) -> np.ndarray | None:
-    """(n,) number of each row's group or day; None, to draw single rows, where there are none or too few."""
+    """(n,) number of each row's group or day; None, to draw single rows, without groups and with few days or none."""
+    if rows.group is not None:
+        return np.unique(rows.group, return_inverse=True)[1]
     days = None if rows.time is None else rows.time // 86_400_000_000  # microseconds
-    tied = days if rows.group is None else rows.group
-    if tied is None:
-        return None
-    numbers: np.ndarray = np.unique(tied, return_inverse=True)[1]
-    return numbers if numbers.max(initial=0) + 1 >= LEAST_DAYS else None
+    return None if days is None else enough_days(np.unique(days, return_inverse=True)[1])
 
 # %% ../../../nbs/evaluation/leaderboard.ipynb #3bad40c5
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Leaderboard:
 def simpler(board: Leaderboard) -> str:
     """That a simple model is not significantly worse, or nothing."""
     gains, found = board.measured.improvements(), board.measured.intervals()
-    for name in board.simple:
+    for name in () if board.measured.too_few else board.simple:
         gain, values = gains[name][board.metric], [found[model][board.metric].point for model in (OURS, name)]
         if not gain.significant or (gain.value or 0) <= 0:
             return (
@@ -80,6 +78,6 @@ def leaderboard(
     assert target is not None
     metric = [m for m in headlines(METRICS[task]) if m.better == "lower"]
     models = {name: answers_of(task, target, answer) for name, answer in answers.items()}
-    how = Resamples(samples, seed, threads, units(judged))
+    how = Resamples(samples, seed, threads, units(judged), "day" if judged.group is None else "group")
     simple = tuple(name for name in ("linear",) if held is not None and name in held.answers)
     return Leaderboard(benchmark(metric, models, how), fitted.shares, simple)

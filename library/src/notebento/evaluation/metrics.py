@@ -75,6 +75,8 @@ class Improvement(Interval, frozen=True):
         """`better than logistic by 0.0050 (0.0001 to 0.0110)`, `worse than …`, or that there is no clear difference."""
         if self.value is None or self.same:
             return f"no better than {than}" if self.same else f"not known to be better than {than}"
+        if self.low is None:
+            return f"not compared with {than}: too few rows to tell"
         if not self.significant:
             return f"not clearly different from {than}: {self:+}"
         ends = [b if self.value > 0 or b is None else -b for b in (self.low, self.high)]

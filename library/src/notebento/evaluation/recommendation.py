@@ -20,19 +20,24 @@ def constant_models(answers: Mapping[str, np.ndarray]) -> list[str]:
 
 # %% ../../../nbs/evaluation/recommendation.ipynb #1aa173e3
 class Recommendation(msgspec.Struct, frozen=True):
-    """The model to use, and why."""
+    """The best model, why, and what may be as good."""
 
     model: str
     reason: str
-    alike: list[str] = []  # the models from which it is not clearly different
+    alike: list[str] = []  # the models from which it is not clearly different, the better first
+    alike_because: dict[str, str] = {}  # what there is to say of each of these
 
 # %% ../../../nbs/evaluation/recommendation.ipynb #69c8ff6b
 def recommend(
     metrics: Sequence[Metric],
     measured: Mapping[str, Mapping[str, Interval]],
     improvements: Callable[[str], Mapping[str, Mapping[str, Improvement]]],
+    too_few: str = "",
 ) -> Recommendation:
-    """The best of the models in `measured`; `improvements` of a model says how much better it is than each other."""
+    """The best of the models in `measured`; `improvements` of a model says how much better it is than each other.
+
+    too_few: why nobody can tell models apart, if nobody can.
+    """
     metric = _decisive(metrics)
     found = {name: intervals.get(metric.name, Interval()).value for name, intervals in measured.items()}
     values = {name: value for name, value in found.items() if value is not None}
@@ -40,9 +45,12 @@ def recommend(
     if OURS not in values or not others:
         return Recommendation(OURS, f"there is no other model to compare its {metric.name} with")
     gains = {name: improvements(best)[name][metric.name] for name in others}
-    rival = others[0] if best == OURS else OURS
-    reason = f"its {_against(metric.name, values[best], rival, values[rival], gains[rival])}"
-    return Recommendation(best, reason, [name for name in others if not gains[name].significant])
+    alike = [name for name in others if not gains[name].significant]
+    rival = (alike or others)[0] if best == OURS else OURS
+    said = (metric.name, best, values[best])
+    because = {name: too_few or _as_good(*said, name, values[name], gains[name]) for name in alike}
+    reason = too_few or _better(*said, rival, values[rival], gains[rival])
+    return Recommendation(best, reason, alike, because)
 
 # %% ../../../nbs/evaluation/recommendation.ipynb #6d841343
 def _decisive(metrics: Sequence[Metric]) -> Metric:
@@ -51,14 +59,21 @@ def _decisive(metrics: Sequence[Metric]) -> Metric:
     return next((m for m in reversed(headlines(metrics)) if m.name in shared), headlines(metrics)[-1])
 
 
-def _against(metric: str, mine: float, rival: str, theirs: float, gain: Improvement) -> str:
-    """`log_loss 0.4650 is not significantly better than lightgbm's 0.4658 (-0.0032 to 0.0056)`."""
-    value = f"{metric} {Interval(mine).point}"
+def _better(metric: str, best: str, value: float, rival: str, theirs: float, gain: Improvement) -> str:
+    """`its log_loss 0.1943 is better than notebento's 0.4934 (0.1969 to 0.4187)`; of the best one."""
     if gain.same:
-        return f"{value} is the same as {rival}'s"
+        return f"its {metric} {Interval(value).point} is the same as {rival}'s"
+    clearly = "better than" if gain.significant else "the best, but not clearly different from"
     bounds = f" ({gain.bounds})" if gain.bounds else ""
-    clearly = "" if gain.significant else "not significantly "
-    return f"{value} is {clearly}better than {rival}'s {Interval(theirs).point}{bounds}"
+    return f"its {metric} {Interval(value).point} is {clearly} {rival}'s {Interval(theirs).point}{bounds}"
+
+
+def _as_good(metric: str, best: str, value: float, other: str, theirs: float, gain: Improvement) -> str:
+    """`its log_loss 0.4658 is not clearly worse than notebento's 0.4650 (-0.0032 to 0.0056)`; of the other one."""
+    if gain.same:
+        return f"its {metric} {Interval(theirs).point} is the same as {best}'s"
+    bounds = f" ({gain.bounds})" if gain.bounds else ""
+    return f"its {metric} {Interval(theirs).point} is not clearly worse than {best}'s {Interval(value).point}{bounds}"
 
 # %% ../../../nbs/evaluation/recommendation.ipynb #023e84d0
 def learned_nothing(
@@ -72,9 +87,15 @@ def learned_nothing(
     for constant in (c for c in constants if c != OURS and gains.get(c, {}).get(name, Improvement()).low is not None):
         gain, values = gains[constant][name], [measured[model][name].point for model in (OURS, constant)]
         if (gain.low or 0) <= 0:
-            learned = "nothing shows that the model learned" if (gain.value or 0) > 0 else "the model did not learn"
-            return (
-                f"{name} {values[0]} is not significantly better than {constant}'s {values[1]}, the same answer for "
-                f"every row: {learned} anything that helps; try model=linear, model=lightgbm or more rows"
-            )
+            said = f"{name} {values[0]} is not significantly better than {constant}'s {values[1]}, the same answer for"
+            return f"{said} every row: {_learned(name, gain, gains[constant])}"
     return ""
+
+
+def _learned(metric: str, gain: Improvement, all_gains: Mapping[str, Improvement]) -> str:
+    """What a model learned whose `gain` in the decisive metric is not significant."""
+    if clear := [name for name, found in all_gains.items() if name != metric and (found.low or 0) > 0]:
+        found = f"the model learned to rank the rows ({clear[0]} is better by {all_gains[clear[0]]})"
+        return f"{found}, but its probabilities are too sure of themselves; try more rows or a simpler model"
+    learned = "nothing shows that the model learned" if (gain.value or 0) > 0 else "the model did not learn"
+    return f"{learned} anything that helps; try another model (model=…), other columns or more rows"

@@ -96,12 +96,13 @@ def measure(graph: Graph, rows: pl.DataFrame, config: Config) -> Measured:
     constant = {"constant": Constant().fit(labelled, labelled, None)}
     answers = answers_on(rows, labelled, {OURS: graph, "champion": champion}, constant)
     _refuse_nan(answers[OURS])
-    metrics, how = METRICS[graph.schema.task], resamples(settings, rows, None, config.seed, config.threads)
+    metrics = METRICS[graph.schema.task]
+    how = resamples(settings, rows, None, config.seed, config.threads, config.data.group)
     result = benchmark(metrics, models_of(labelled, answers), how)
     measured, against = result.intervals(), result.improvements()
     checks = bound_checks(settings.gate, measured[OURS], metrics, undefined_because(labelled))
-    checks += baseline_checks(against, [] if settings.not_worse_than == "none" else ["constant"])
-    checks += champion_checks(against.get("champion", {}), obstacle)
+    checks += baseline_checks(against, [] if settings.not_worse_than == "none" else ["constant"], result.too_few)
+    checks += champion_checks(against.get("champion", {}), obstacle or result.too_few)
     skipped = dict.fromkeys({*settings.baselines} - {"constant"}, "it learns, and there are no training rows")
     kept = {name: found for name, found in measured.items() if name != "champion"}
     return Measured({"test": kept}, gate_verdict(checks), comparison({"test": result}, skipped, obstacle))

@@ -111,22 +111,41 @@ class Advice(msgspec.Struct):
         """Whether it is not the model of the run."""
         return self.model not in ("", OURS)
 
-
+# %% ../../../nbs/pipeline/outcome.ipynb #c13b3dbb
 def advised(comparison: Any, config: Mapping[str, Any]) -> Advice:
-    """What `comparison.json` recommends; beside it a simpler model of the `config` that is not clearly different."""
+    """The simplest model of the `config` from which the best in `comparison.json` is not clearly different, and why."""
     said = _object(_object(comparison).get("recommended"))
     if not said:
         return Advice()
     nodes = {**_object(_object(config.get("evaluate")).get("baselines")), OURS: config.get("model")}
-    best, modules = str(said.get("model")), {name: _module(node) for name, node in nodes.items()}
-    rank = {name: _SIMPLE_FIRST.index(m) if m in _SIMPLE_FIRST else len(_SIMPLE_FIRST) for name, m in modules.items()}
-    alike = [name for name in said.get("alike") or () if 0 < rank.get(name, 0) < rank.get(best, 0)]  # 0: constants
-    chosen = min(alike, key=rank.__getitem__, default=best)
-    unclear = any(rank.get(name, 0) > 0 for name in said.get("alike") or ())
-    simpler = f", and {chosen} is simpler" if alike or (best != OURS and rank.get(best, 0) < rank[OURS]) else ""
-    note = f"; no clear difference{simpler}" if unclear else ""
-    override = as_model(nodes[chosen]) if chosen in nodes and chosen != OURS else ""
-    return Advice(best, f"{best}; {said.get('reason')}{note}{override and f'; to use it: {override}'}")
+    best, constant = str(said.get("model")), set(_object(comparison).get("constant") or ())
+    good = [best, *(said.get("alike") or ())]
+    rank = {name: 0 if name in constant else _simplicity(nodes.get(name)) for name in good}
+    learned = [name for name in good if rank[name] > 0] or [best]
+    chosen = min(learned, key=lambda name: (rank[name], name != OURS))
+    why = said.get("reason") if chosen == best else _object(said.get("alike_because")).get(chosen)
+    others = [rank[name] for name in learned if name != chosen]
+    note = _note(rank[chosen], others, chosen == best, bool(rank[best])) if len(good) > 1 else ""
+    override = as_model(nodes.get(chosen)) if chosen != OURS else ""
+    return Advice(
+        chosen, f"{chosen}; {why or f'{best} is not clearly better'}{note}{override and f'; to use it: {override}'}"
+    )
+
+
+def _simplicity(node: Any) -> int:
+    module = _module(node)
+    return _SIMPLE_FIRST.index(module) if module in _SIMPLE_FIRST else len(_SIMPLE_FIRST)
+
+
+def _note(rank: int, others: list[int], best: bool, learned: bool) -> str:
+    """What speaks for a model of this simplicity besides its numbers, against `others` that are as good."""
+    if not learned:
+        return ", but nothing shows that it learned anything"
+    if others and rank < min(others):
+        return ", and it is simpler"
+    return (
+        ", and none of those is simpler" if best and others else ", and it is the model of this run" if others else ""
+    )
 
 # %% ../../../nbs/pipeline/outcome.ipynb #045c44a5
 class Release(msgspec.Struct):
@@ -218,6 +237,8 @@ class Headline(msgspec.Struct):
     rows: dict[str, list[ModelMetric]]  # model -> its metrics
     ours: str = OURS  # ours, and what kind of model it is
     meanings: dict[str, str] = {}  # metric -> what it is, where that is said
+    measured_on: str = ""  # how many rows, and of how many days or groups
+    too_few: str = ""  # that these are too few to tell, if they are
 
 # %% ../../../nbs/pipeline/outcome.ipynb #9b554cc2
 def headline_table(manifest: Manifest, run_dir: Path) -> Headline | None:
@@ -233,7 +254,8 @@ def headline_table(manifest: Manifest, run_dir: Path) -> Headline | None:
     models = metrics[part] | {m: _derived(ours, gain, better) for m, gain in gains.items() if m not in metrics[part]}
     rows = {model: _cells(names, models[model], gains.get(model, {})) for model in ranked(models)}
     shown = {name: str(meanings[name]) for name in names if name in meanings}
-    return Headline(part, {n: str(better.get(n, "")) for n in names}, rows, ours_named(manifest.config), shown)
+    on = [str(said.get(name, "")) for name in ("measured_on", "too_few")]
+    return Headline(part, {n: str(better.get(n, "")) for n in names}, rows, ours_named(manifest.config), shown, *on)
 
 # %% ../../../nbs/pipeline/outcome.ipynb #1c088410
 def _cells(names: list[str], measured: Mapping[str, Interval], gains: Mapping[str, Interval]) -> list[ModelMetric]:

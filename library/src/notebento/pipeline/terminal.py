@@ -108,17 +108,24 @@ def metric_text(metric: dict[str, float | None] | None, bounds: bool = False) ->
 # %% ../../../nbs/pipeline/terminal.ipynb #17f4c872
 def compared(comparison: dict[str, Any], recommended: str = "") -> list[str]:
     """What `comparison.json` says, a line for each other model, and what to use."""
-    lines = []
+    lines = [f"measured on {on}"] if (on := comparison.get("measured_on")) else []
     for model, metrics in comparison["differences"]["test"].items():
         gains = [f"{name} {_gain(convert(gain, Improvement))}" for name, gain in metrics.items()]
         alike = model in comparison.get("constant", ()) and model != "constant"
         note = " (gives every row the same answer: it learnt nothing)" if alike else ""
         lines.append(f"ours against {model}{note}: {', '.join(gains)}")
     lines += [f"{model} is left out: {why}" for model, why in comparison.get("skipped", {}).items()]
-    how = f"paired bootstrap of {comparison['bootstrap']} resamples, drawn by {comparison['unit']}"
-    lines.append(f"+ ours is better, - worse; * is significant, the others are not ({how})")
+    lines.append(_how(comparison))
     lines += [f"{name}: {meaning}" for name, meaning in comparison.get("meanings", {}).items()]
     return [*lines, f"recommended: {recommended}"] if recommended else lines
+
+
+def _how(comparison: dict[str, Any]) -> str:
+    """How to read the differences."""
+    if few := comparison.get("too_few"):
+        return f"+ ours is better, - worse; {few}, so these numbers may be chance"
+    how = f"paired bootstrap of {comparison['bootstrap']} resamples, drawn by {comparison['unit']}"
+    return f"+ ours is better, - worse; * is significant, the others are not ({how})"
 
 
 def _gain(gain: Improvement) -> str:
@@ -130,10 +137,11 @@ def show(run_dir: Path, manifest: Manifest, console: Console) -> None:
     """Print what a run came to: its metrics, what the gate said, and what to do next."""
     artifacts = {name: run_dir / a.path for name, a in manifest.artifacts().items()}
     say = partial(console.print, highlight=False, soft_wrap=True)
+    found = load(artifacts["comparison.json"]) if "comparison.json" in artifacts else {}
     if "metrics.json" in artifacts:
         measured = load(artifacts["metrics.json"])["test"]
-        say(result_table(measured, "test part, ours with 95% intervals", ours_named(manifest.config)))
-    found = load(artifacts["comparison.json"]) if "comparison.json" in artifacts else {}
+        title = "test part" if found.get("too_few") else "test part, ours with 95% intervals"
+        say(result_table(measured, title, ours_named(manifest.config)))
     advice = advised(found, manifest.config)
     for line in compared(found, advice.sentence) if found else ():
         say(escape(line))
