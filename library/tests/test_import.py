@@ -19,6 +19,8 @@ from notebento.core.artifacts import load, save
 from notebento.core.config import BoundConfig, Config, EvaluateConfig, ProjectConfig, RegistryConfig, ServeConfig
 from notebento.core.errors import GateError, NotebentoError, UserError
 from notebento.models.bundle import Graph
+from notebento.models.foreign import read_graph
+from notebento.models.imported import tried_draft
 from notebento.pipeline.imports import import_model
 from notebento.registry.card import card
 from notebento.registry.registry import Registry
@@ -517,6 +519,8 @@ def scikit_learn(folder: Path) -> tuple[Path, pl.DataFrame, np.ndarray]:
 @pytest.mark.server
 def test_a_pipeline_of_scikit_learn_is_served_as_it_predicts(tmp_path):
     file, rows, expected = scikit_learn(tmp_path)
+    drafted = tried_draft(read_graph(file))
+    assert drafted["classes"] == ["no", "yes"] and not any(field["required"] for field in drafted["record"].values())
     version = import_model(file, CHURN, CONFIG, rows)
     registry = Registry.open(CONFIG.registry)
     assert registry.champion() == version.version and version.lineage.imported["producer"].startswith("skl2onnx")

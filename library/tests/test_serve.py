@@ -92,13 +92,22 @@ def test_times_of_all_zones_are_the_same_moment(client):
     assert len({a["probability"] for a in answers}) == 1
 
 
+@pytest.mark.server
+def test_a_date_is_its_midnight_as_in_a_table(client):
+    moments = ["2013-07-04", "2013-07-04T00:00:00Z", "2013-07-04t00:00:00z"]
+    answers = client.post("/predict", json={"records": [records(1)[0] | {"sched_dep": m} for m in moments]}).json()
+    assert len({a["probability"] for a in answers}) == 1
+    described = client.get("/docs.json").json()["components"]["schemas"]["Record"]["properties"]["sched_dep"]
+    assert described == {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+
+
 def test_predict_with_no_records_returns_an_empty_list(client):
     assert client.post("/predict", json={"records": []}).json() == []
 
 
 FIELDS = "The fields are carrier, sched_dep, tailnum, delay, hour"  # those that are required come first
 LIMITS = "between -3.4e38 and 3.4e38"
-TIME = "'sched_dep' must be a time like 2013-07-04T12:30:00Z"
+TIME = "'sched_dep' must be a time like 2013-07-04T12:30:00Z or 2013-07-04"
 LIMITED = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 BAD = [
     ({"carrier": "UA"}, "sched_dep", "'sched_dep' is missing"),

@@ -94,13 +94,13 @@ def import_model(
     becomes champion by itself: notebento models promote VERSION --reason '…'. With --expected, a column of the rows, it has
     to answer as the original did: the probability of yes, or a column NAME_CLASS for each class, or the predicted number.
     """
-    from notebento.models.adapter import draft as first_schema
     from notebento.models.foreign import read_graph
+    from notebento.models.imported import tried_draft
     from notebento.pipeline import imports
     from notebento.registry.registry import standing
 
     if draft:
-        print_json(first_schema(read_graph(file)))
+        print_json(tried_draft(read_graph(file)))
         return
     if schema is None:
         fix = f"notebento models import {shlex.quote(str(file))} --draft > schema.json, then --schema schema.json"

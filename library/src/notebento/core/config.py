@@ -159,7 +159,10 @@ def imported(target: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
-        raise UserError(f"_target_ {target!r}: {e}", fix="name an importable class: package.module.Class") from e
+        fix, package = "name an importable class: package.module.Class", module.partition(".")[0]
+        if package and isinstance(e, ModuleNotFoundError) and e.name == package:
+            fix += f", in the environment that has {package}: .venv/bin/notebento, or python3 scripts/run.py"
+        raise UserError(f"_target_ {target!r}: {e}", fix=fix) from e
 
 # %% ../../../nbs/core/config.ipynb #29d93afb
 def aliased(value: Any, aliases: Mapping[str, str]) -> Any:

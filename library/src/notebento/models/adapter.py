@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT', 'FLOAT', 'BOOL', 'LEAST_OPSET', 'ModelField', 'ModelSchema', 'read_schema', 'checked', 'Column', 'Feed',
            'plain_name', 'named', 'assign', 'default_opset', 'is_whole', 'check_required', 'with_front', 'with_answer',
-           'columns_of', 'signature_of', 'draft']
+           'columns_of', 'signature_of', 'labels', 'draft']
 
 # %% ../../../nbs/models/adapter.ipynb #d35196b5
 import re
@@ -310,6 +310,24 @@ def signature_of(schema: ModelSchema, numeric: tuple[str, ...], categorical: tup
         threshold=schema.threshold,
     )
 
+# %% ../../../nbs/models/adapter.ipynb #e466a69b
+_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
+
+
+def labels(model: onnx.ModelProto, width: int) -> list[str | int]:
+    """The classes that `model` names, as many as the `width` of its answer where that is known; or none."""
+    constants = {t.name: t for t in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    for node in reversed(model.graph.node):
+        last = node.op_type == "LabelEncoder" and node.output[0] in outputs
+        names = ("values_strings", "values_int64s") if last else _LABELS
+        found = [v for a in node.attribute if a.name in names for v in helper.get_attribute_value(a)]
+        if node.op_type == "ArrayFeatureExtractor" and node.input[0] in constants:
+            found = numpy_helper.to_array(constants[node.input[0]]).reshape(-1).tolist()
+        if len(found) > 1 and (width == 1 or len(found) == width):
+            return [each.decode() if isinstance(each, bytes) else each for each in found]
+    return []
+
 # %% ../../../nbs/models/adapter.ipynb #f3be8a42
 def draft(graph: ForeignGraph) -> dict[str, Any]:
     """A first schema for `graph`: its inputs as fields, to be given names, and what is predicted."""
@@ -324,5 +342,6 @@ def draft(graph: ForeignGraph) -> dict[str, Any]:
     widest = max((port.width or 1 for port in graph.outputs), default=1)
     if widest == 1 and not any(port.kind in (TEXT, TensorProto.INT64) for port in graph.outputs):
         return {"task": "regression", "target": "target", "record": record}
-    task = "multiclass" if widest > 2 else "binary"
-    return {"task": task, "target": "target", "classes": [*range(max(widest, 2))], "record": record}
+    classes = labels(graph.model, widest) or [*range(max(widest, 2))]
+    task = "multiclass" if len(classes) > 2 else "binary"
+    return {"task": task, "target": "target", "classes": classes, "record": record}

@@ -36,7 +36,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
 
     table: str = ""
     row: msgspec.Raw = msgspec.Raw(b"null")
-    at: int | datetime | None = None
+    at: int | str | None = None
 
 
 _decode = msgspec.json.Decoder(Message).decode

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import polars as pl
 
-from ..core.clock import from_microseconds, utc
+from ..core.clock import TIME_LIKE, from_microseconds, utc
 from ..core.config import TableContract
 from ..core.errors import UserError
 from ..data.snapshot import Contracts
@@ -32,7 +32,7 @@ class RowError(UserError):
 # %% ../../../nbs/online/rows.ipynb #a80a1228
 WHOLE = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 READ_AS: tuple[tuple[Callable[[pl.DataType], bool], Any, str], ...] = (
-    (lambda kind: kind.is_temporal(), datetime, "a time like 2013-07-04T12:30:00Z"),
+    (lambda kind: kind.is_temporal(), str, TIME_LIKE),
     (lambda kind: kind.is_integer(), WHOLE, "a whole number"),
     (lambda kind: kind.is_float(), float, "a number"),
     (lambda kind: kind == pl.Boolean, bool, "true or false"),
@@ -105,20 +105,24 @@ class RowReader:
         row, self.attributes = row_type(table, types)
         self._decoder = msgspec.json.Decoder(row)
         self._rules = rules(contract, table, types)
-        self._times = [self.attributes[name] for name, kind in types.items() if kind.is_temporal()]
+        self._times = [name for name, kind in types.items() if kind.is_temporal()]
 
     def row(self, body: bytes | msgspec.Raw, place: int | None = None) -> Any:
         """One row. Raises `RowError` where a column is missing or of another type."""
         try:
             row = self._decoder.decode(body)
-            for name in self._times:
-                if (moment := getattr(row, name)) is not None:
-                    setattr(row, name, utc(moment))
-        except UserError as e:
-            raise explain_row(e.message, self.table.name, self.types, place) from e
         except (msgspec.MsgspecError, ValueError, RecursionError) as e:
             raise explain_row(str(e), self.table.name, self.types, place) from e
+        for name in self._times:
+            self._read_time(row, name, place)
         return row
+
+    def _read_time(self, row: Any, name: str, place: int | None) -> None:
+        if (text := getattr(row, self.attributes[name])) is not None:
+            try:
+                setattr(row, self.attributes[name], utc(text))
+            except UserError as e:
+                raise explain_row(f"{e.message} - at `$.{name}`", self.table.name, self.types, place) from e
 
     def frame(self, rows: Sequence[Any]) -> pl.DataFrame:
         """Rows as a table."""
@@ -142,7 +146,7 @@ def row_readers(store: FeatureStore, contracts: Contracts) -> dict[str, RowReade
 AHEAD = timedelta(minutes=5)  # so far may the clocks of two machines differ
 
 
-def event_time(at: int | datetime | None, received: datetime, now: datetime) -> datetime:
+def event_time(at: int | str | datetime | None, received: datetime, now: datetime) -> datetime:
     """When a row was true: `at`, a time or microseconds since 1970, or else when it was received.
 
     Raises `UserError` when that has not come yet.

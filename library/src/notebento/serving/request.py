@@ -18,18 +18,18 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from ..core.clock import utc
+from ..core.clock import TIME_LIKE, utc
 from ..core.errors import UserError, nearest
 from ..models.bundle import RecordField, Signature
 
 # %% ../../../nbs/serving/request.ipynb #aee823fb
 LARGEST = float(np.finfo(np.float32).max)
-TIME = Annotated[datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+TIME = Annotated[str, msgspec.Meta(extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]})]
 WIRE_TYPES: dict[str, tuple[Any, str, Any]] = {  # of a field: its type when read, in words, and in a table
     "string": (str, "text", pl.String),
     "number": (Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)], "a number", pl.Float64),
     "boolean": (bool, "true or false", pl.Boolean),
-    "datetime": (TIME, "a time like 2013-07-04T12:30:00Z", pl.Datetime("us", "UTC")),
+    "datetime": (TIME, TIME_LIKE, pl.Datetime("us", "UTC")),
 }
 
 # %% ../../../nbs/serving/request.ipynb #b0d5733b
@@ -141,13 +141,15 @@ def not_json(body: bytes, error: Exception, fields: Mapping[str, RecordField]) -
 
 # %% ../../../nbs/serving/request.ipynb #37ea9776
 def times_to_utc(records: Sequence[dict[str, Any]], name: str) -> None:
-    """Bring the field `name` of `records` to UTC. Raises `RequestError` at both ends of the calendar."""
+    """Read the field `name` of `records` as a time in UTC. Raises `RequestError` for a text that is none."""
     for i, record in enumerate(records):
-        if isinstance(moment := record.get(name), datetime):
+        if (text := record.get(name)) is not None:
             try:
-                record[name] = utc(moment)
+                record[name] = utc(text)
             except UserError as e:
-                raise RequestError(422, f"'{name}' is out of range", i, name) from e
+                beyond = isinstance(e.__cause__, OverflowError)  # at both ends of the calendar
+                problem = "is out of range" if beyond else f"must be {TIME_LIKE}"
+                raise RequestError(422, f"'{name}' {problem}", i, name) from e
 
 # %% ../../../nbs/serving/request.ipynb #b7e55df7
 class Record(msgspec.Struct):
@@ -184,7 +186,7 @@ class RecordReader:
             raise request_error(str(e), self.accepted, self._time) from e
         except (ValueError, RecursionError) as e:
             raise not_json(body, e, self.accepted) from e
-        sent: list[dict[str, Any]] = msgspec.to_builtins(decoded, builtin_types=(datetime,))
+        sent: list[dict[str, Any]] = msgspec.to_builtins(decoded)
         for name in self._times:
             times_to_utc(sent, name)
         return [self._record(values) for values in sent]
