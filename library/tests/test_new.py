@@ -487,6 +487,9 @@ def test_how_a_file_is_written_is_said(new: New) -> None:
     new.project = new.folder / "other"
     status, printed = new.tried(csv(rows, separator=";"), "--separator", ",")
     assert status == 2 and "--separator ';'" in printed and "correct the file" not in printed
+    rows = rows.rename({"paid": "paid, in all"}).with_columns(plan=pl.lit("a,b,c,d"))
+    status, printed = new.tried(csv(rows, separator=";", quote_style="never"), "--separator", ",")
+    assert status == 2 and "--separator ';', or correct the file" in printed
 
 
 def test_comments_show_times_in_order_and_texts_as_far_as_they_go(new: New) -> None:

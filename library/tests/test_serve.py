@@ -272,6 +272,9 @@ def test_what_it_says_about_itself(client, registry):
     assert told["info"]["version"] == Registry.open(registry).champion()
     schemas = told["components"]["schemas"]
     assert {"threshold", "decision", "degraded"} <= schemas["Answer"]["properties"].keys()
+    assert re.match(
+        r"How probable it is that \w+ is (True|1);", schemas["Answer"]["properties"]["probability"]["description"]
+    )
     assert "/events" not in told["paths"] and "TableRows" not in schemas  # nothing is looked up for this version
     record = schemas["Record"]
     assert record["additionalProperties"] is False

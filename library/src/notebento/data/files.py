@@ -116,9 +116,13 @@ def read_texts(file: Path, form: CsvFormat) -> pl.DataFrame:
     try:
         rows = pl.read_csv(io.BytesIO(raw), infer_schema=False, separator=separator, null_values=list(form.nulls))
     except pl.exceptions.PolarsError as e:
-        raise UserError(
-            f"{file} cannot be read as csv: {_uneven(raw, separator) or reason(e)}", fix="correct the file"
-        ) from e
+        found = separator_of(raw)
+        fix = (
+            "correct the file"
+            if found == separator
+            else f"{quoted('data.source.separator', found)}, or correct the file"
+        )
+        raise UserError(f"{file} cannot be read as csv: {_uneven(raw, separator) or reason(e)}", fix=fix) from e
     rows.columns = names_of(header, file)
     return rows
 

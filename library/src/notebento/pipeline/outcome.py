@@ -312,7 +312,8 @@ def about_data(manifest: Manifest, run_dir: Path) -> str:
     rows = sum(part.rows or 0 for part in parts_of_data(manifest, run_dir))
     table = f"The table {data['table']}" if data.get("table") else "The data"
     many = f", {rows:,} rows" if rows else ""
-    what = f"; predicts {data['target']}" if data.get("target") else ""
+    event = "" if data.get("event") is None else f" = {data['event']}"
+    what = f"; predicts {data['target']}{event}" if data.get("target") else ""
     return f"{table} from {read_from(source)}{many}, as of {data.get('as_of') or 'its newest row'}{what}."
 
 # %% ../../../nbs/pipeline/outcome.ipynb #5d84521a
