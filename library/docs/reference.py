@@ -70,7 +70,7 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
         cells = (", ".join(f"`{name}`" for name in names), parameter.help or "", "on" if default is True else shown)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     if rows:
-        yield from ["| argument or option | | default |", "|---|---|---|", *rows, ""]
+        yield from ["| argument or option | meaning | default |", "|---|---|---|", *rows, ""]
 
 
 # ---- configuration
@@ -123,7 +123,7 @@ def configuration_page() -> str:
 
 def _table(prefix: str, fields: list[Field], known: dict[str, list[Field]]) -> list[str]:
     rows = [row for f in fields for row in _rows(prefix, f, known)]
-    return ["| key | default | may be | |", "|---|---|---|---|", *rows, ""]
+    return ["| key | default | may be | meaning |", "|---|---|---|---|", *rows, ""]
 
 
 def _rows(prefix: str, field: Field, known: dict[str, list[Field]]) -> Iterator[str]:
