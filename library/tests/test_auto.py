@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -12,13 +13,14 @@ from test_model import Loop, odd, run
 
 from notebento.core.config import TrainerConfig, build
 from notebento.core.errors import UserError
-from notebento.models.base import Rows, joined, load_fitted
+from notebento.evaluation.leaderboard import Leaderboard, leaderboard, simpler
+from notebento.models.base import HeldOut, Rows, joined, load_fitted
 from notebento.models.ensemble import FittedEnsemble
 from notebento.training import auto
 from notebento.training.auto import Auto
 from notebento.training.calibration import calibrate, held_out_answers
 from notebento.training.folds import assignments, choose_folds, pairs
-from notebento.training.plan import Size, default_budget, make_plan
+from notebento.training.plan import Member, Size, default_budget, make_plan
 
 MEMBERS = {
     "linear": {"_target_": "notebento.models.linear.Linear", "splines": 4},
@@ -84,7 +86,7 @@ def test_every_model_learns_every_task_from_few_rows(model, task, rows, tmp_path
 @pytest.mark.parametrize(("task", "rows"), [("binary", 30), ("multiclass", 300), ("regression", 300)])
 def test_all_together_learn_every_task(task, rows, tmp_path):
     members = {name: node for name, node in MEMBERS.items() if name != "tabm" or task == "multiclass"}
-    node = {"_target_": "notebento.training.auto.Auto", "members": members}
+    node = {"_target_": "notebento.training.auto.Auto", "members": members, "budget": 0.1}
     assert check_model(node, made_up(task, rows), tmp_path) < (1.05 if rows == 30 else 0.6)
 
 
@@ -99,7 +101,7 @@ def test_a_million_rows(task, tmp_path):
 @pytest.mark.process
 def test_the_same_plan_twice_gives_the_same_bytes(tmp_path):
     rows, digests = made_up("multiclass", 90), []
-    model = Auto(members=MEMBERS)
+    model = Auto(members=MEMBERS, budget=0.08)  # few steps
     for name in ("first", "again"):
         fitted = model.fit(rows[:70], rows[70:], trainer(tmp_path))
         (tmp_path / name).mkdir()
@@ -116,7 +118,7 @@ def test_a_plan_depends_on_the_table_and_the_budget_only():
     model = Auto(members=MEMBERS)
     plan = model.plan(rows[:160], rows[160:])
     assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan == model.plan(rows[:160], rows[160:])
-    assert plan.folds.kind == "stratified" and plan.folds.repeats == 3 and "200 rows are fewer" in plan.folds.reason
+    assert plan.folds.kind == "shuffled" and plan.folds.repeats == 3 and "200 rows are fewer" in plan.folds.reason
     assert plan.seconds <= plan.budget == 60 * default_budget(200)
 
 
@@ -197,3 +199,38 @@ def test_a_graph_of_two_models_has_one_vocabulary():
     graph = FittedEnsemble(rows.inputs, fits, {"linear": 0.5, "trees": 0.5}).to_onnx()
     assert [node.op_type for node in graph.graph.node].count("LabelEncoder") == 1
     assert [i.name for i in graph.graph.input] == ["numeric", "categorical"]
+
+
+def board_of(answers: dict[str, np.ndarray], weights: dict[str, float]) -> Leaderboard:
+    rows = made_up("regression", 400)
+    answer = sum(weight * answers[name] for name, weight in weights.items())
+    held = HeldOut(np.arange(400), rows.target, answers, answer)
+    fitted = SimpleNamespace(held_out=held, shares=weights)
+    return leaderboard(fitted, {"train": rows[:300], "validation": rows[300:]}, seed=0)
+
+
+def test_the_simplest_model_that_is_hardly_worse_is_proposed_as_it_was_tried():
+    target, rng = made_up("regression", 400).target, np.random.default_rng(0)
+    noise = rng.normal(size=400)
+    answers = {"linear": target + noise, "straight": target - noise, "trees": target + noise}
+    straight = {"_target_": MEMBERS["linear"]["_target_"], "strength": 3.0}
+    members = [Member(name=name, settings=MEMBERS[name]) for name in ("linear", "trees")]
+    members.append(Member(name="straight", settings=straight))
+    said = simpler(board_of(answers, {"linear": 0.5, "trees": 0.5}), members, repr)
+    assert said.startswith("straight alone") and said.endswith(repr(straight))
+    alone = board_of(answers, {"linear": 1.0})
+    assert simpler(alone, members, repr).startswith("one model answers: linear. straight alone")
+    assert "all together" not in alone.table()["model"] and len(alone.table()) == 3
+    assert simpler(board_of(answers, {"straight": 1.0}), members, repr) == "one model answers: straight."
+    far = answers | {"linear": target + 3 * noise, "straight": target + 1.2 * noise}
+    assert simpler(board_of(far, {"trees": 1.0}), members, repr) == "one model answers: trees."
+
+
+def test_a_network_that_learns_briefly_learns_something(tmp_path):
+    rows = made_up("regression", 100)
+    settings = TrainerConfig(epochs=1, batch_size=1024, wandb="disabled")  # the plan says how long
+    size = Size(task="regression", rows=100, numbers=3, categories=1, words=3, outputs=1)
+    (member,) = make_plan({"tabm": MEMBERS["tabm"]}, size, choose_folds(100, False, False), 1, 300).members
+    fitted = build(member.settings).fit(rows, rows[:10], auto.trainer_of(trainer(tmp_path, settings), member, 0, True))
+    fresh = made_up("regression", 300, seed=1)
+    assert loss(fresh, fitted.predict(fresh)) < 0.3 * fresh.target.var()

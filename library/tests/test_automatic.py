@@ -1,4 +1,4 @@
-"""Features that nobody asked for: times in their parts, text in the graph, and what is kept of them."""
+"""Features that nobody asked for: times in their parts, text in the graph, and how it is decided which of them stay."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -21,10 +21,13 @@ FEW, MANY = 2_000, 20_000  # rows
 class Folds(msgspec.Struct, frozen=True, kw_only=True):
     """How rows are held out."""
 
-    kind: Literal["validation", "time", "group", "stratified"]
+    kind: Literal["validation", "time", "group", "shuffled"]
     count: int  # parts that are held out in turn
     repeats: int = 1  # each time by another draw
     reason: str
+
+    def _repr_html_(self) -> str:
+        return f"<p>How rows are held out: {self.reason}.</p>"
 
 # %% ../../../nbs/training/folds.ipynb #5a967ea3
 def choose_folds(rows: int, timed: bool, grouped: bool) -> Folds:
@@ -32,17 +35,23 @@ def choose_folds(rows: int, timed: bool, grouped: bool) -> Folds:
     few = f"{rows:,} rows are fewer than {FEW:,}"
     size = few if rows < FEW else f"{rows:,} rows are no more than {MANY:,}"
     if rows > MANY:
-        return Folds(kind="validation", count=1, reason=f"one part says enough: {rows:,} rows are more than {MANY:,}")
-    if timed:
         return Folds(
-            kind="time", count=5, reason=f"five parts, each after what is learned from: {size}, and they have a time"
+            kind="validation", count=1, reason=f"the validation part, once; {rows:,} rows are more than {MANY:,}"
         )
+    if timed:
+        reason = f"in five steps through time, each answered by models that learned from what came before; {size}"
+        return Folds(kind="time", count=5, reason=reason)
     if grouped:
-        reason = f"five parts that no group is in two of: {size}, and they have groups"
+        reason = f"in five parts, one after the other, with all rows of a group in the same part; {size}"
         return Folds(kind="group", count=5, repeats=3 if rows < FEW else 1, reason=reason)
     if rows < FEW:
-        return Folds(kind="stratified", count=5, repeats=3, reason=f"five parts, drawn three times: {few}")
-    return Folds(kind="stratified", count=5, reason=f"five parts: {size}")
+        return Folds(
+            kind="shuffled",
+            count=5,
+            repeats=3,
+            reason=f"in five parts, one after the other, shuffled three times; {few}",
+        )
+    return Folds(kind="shuffled", count=5, reason=f"in five parts, one after the other; {size}")
 
 # %% ../../../nbs/training/folds.ipynb #e246ad04
 def stratified(target: np.ndarray, numbers: bool, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -78,7 +78,9 @@ def tied_rows(frame: pl.DataFrame, schema: Mapping[str, Any], split: Mapping[str
 def single(node: Mapping[str, Any], rows: Mapping[str, Rows]) -> Plan:
     """The plan of one model: it learns from the training rows, and the validation rows may stop it."""
     folds = Folds(
-        kind="validation", count=1, reason="a single model: the validation part may stop it, and calibrates it"
+        kind="validation",
+        count=1,
+        reason="the validation part, which may stop the training of this single model, and calibrates it",
     )
     member = Member(name=str(node["_target_"]).rpartition(".")[2], settings=dict(node))
     return Plan(size=Size.of(rows["train"]), folds=folds, members=(member,))
