@@ -162,9 +162,9 @@ def dialled(node: Mapping[str, Any], task: Task, rows: int, scale: float) -> tup
     if isinstance(model, ExtraTrees):
         return {**node, "trees": max(20, round(scale * model.trees))}, None
     if isinstance(model, TableNetwork):
-        steps, rate = round(scale * network_steps(rows)), getattr(model, "lr", None)
+        steps, peak = round(scale * network_steps(rows)), getattr(model, "lr", None)
         more = max(1.0, LONG / steps) ** 0.5  # numbers are far away: few steps have to be larger
-        faster = {"lr": round(rate * more, 6)} if rate and task == "regression" and more > 1 else {}
+        faster = {"lr": round(peak * more, 6)} if peak and task == "regression" and more > 1 else {}
         return {**node, **faster}, steps
     return dict(node), None
 
