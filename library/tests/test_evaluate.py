@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib import pyplot as plt
 from msgspec.structs import replace as replace_inputs
 from sklearn import metrics as sk
 
@@ -49,7 +50,8 @@ from notebento.evaluation.gate import (
     unseen_classes,
 )
 from notebento.evaluation.metrics import METRICS, Improvement, Interval, Metric, directions, headline_names
-from notebento.evaluation.slices import slice_values, slices
+from notebento.evaluation.plots import reliability_plot
+from notebento.evaluation.slices import not_measured, slice_values, slices
 from notebento.models.base import Inputs, Rows
 from notebento.models.bundle import Signature
 from notebento.models.linear import Linear
@@ -506,6 +508,20 @@ def test_rows_of_a_patient_share_their_fate_and_are_drawn_together():
     assert (by_row.unit, by_patient.unit, by_patient.by_row().unit) == ("row", "patient", "row")
     wide, narrow = (b.intervals()["notebento"]["log_loss"] for b in (by_patient, by_row))
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
-    assert measured_on(by_patient) == "800 test rows in 40 groups by patient"
+    assert measured_on(by_patient) == "800 test rows, 40 groups by patient"
     few = benchmark(METRICS["binary"], answers, replace(by_patient.how, units=np.arange(800) // 40))
     assert few.too_few == "too few groups to tell: 20 test groups by patient"
+
+
+def test_a_reliability_plot_of_few_rows_has_few_points_and_bars_of_ours_only():
+    target, p = binary(0, 150)
+    answers = {"notebento": p, "linear": p**2, "lightgbm": np.sqrt(p)}
+    drawn = reliability_plot(target, answers).axes[0].containers
+    plt.close("all")
+    assert [len(line.lines[0].get_xdata()) <= 5 for line in drawn] == [True] * 3
+    assert [bool(line.lines[2]) for line in drawn] == [True, False, False]
+
+
+def test_values_that_are_too_rare_for_a_slice_are_named():
+    values = pl.Series(["a"] * 60 + ["b"] * 30 + ["c"] * 9)
+    assert not_measured({"kind": values}) == ["kind: 2 of 3 values have fewer than 50 rows: b (30), c (9)"]

@@ -104,13 +104,13 @@ def benchmark(metrics: Sequence[Metric], models: Mapping[str, Answers], how: Res
 
 # %% ../../../nbs/evaluation/benchmark.ipynb #217da306
 def measured_on(found: Benchmark) -> str:
-    """`27,821 test rows on 31 days`."""
+    """`27,821 test rows, 31 days`."""
     rows, units = len(next(iter(found.models.values())).target), found.how.units
     said = f"{rows:,} test row{'' if rows == 1 else 's'}"
     if units is None:
         return said
     many = f"{len(np.unique(units)):,}"
-    return f"{said} on {many} days" if found.unit == "day" else f"{said} in {many} groups by {found.unit}"
+    return f"{said}, {many} days" if found.unit == "day" else f"{said}, {many} groups by {found.unit}"
 
 # %% ../../../nbs/evaluation/benchmark.ipynb #43670db3
 SMALL = 1_000  # rows

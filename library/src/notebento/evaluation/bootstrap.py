@@ -57,7 +57,12 @@ def groups_of_equal_size(values: np.ndarray, groups: int = 10) -> np.ndarray:
 
 # %% ../../../nbs/evaluation/bootstrap.ipynb #09c07bfc
 class Calibration:
-    """The calibration error, for any counts of the rows."""
+    """The calibration error, for any counts of the rows.
+
+    On few rows it is too large: of 150 rows a group has 15, whose share misses even a perfect probability by about 0.1.
+    So its mirrored interval lies mostly below the value. On 150 rows that holds an error of 0.1 in 89 of 100 cases, but
+    an error of 0 in 39 only: of few rows, a small calibration error cannot be told from none.
+    """
 
     def __init__(self, happened: np.ndarray, probability: np.ndarray) -> None:
         self.gap, self.group = happened - probability, groups_of_equal_size(probability)

@@ -139,7 +139,9 @@ def why(now: Parts, before: Parts | None, code: Iterable[Module], lock: str = ""
 # %% ../../../nbs/pipeline/keys.ipynb #5ca60a16
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any], form: str) -> list[str]:
     names = [n for n in {**before, **now} if now.get(n, "absent") != before.get(n, "absent")]
-    return [form.format(n, now.get(n, "absent"), before.get(n, "absent")) for n in names]
+    # An empty mapping that got its first key, or lost its last: the key says it.
+    empty = [n for n in names if {} in (now.get(n), before.get(n)) and any(m.startswith(f"{n}.") for m in names)]
+    return [form.format(n, now.get(n, "absent"), before.get(n, "absent")) for n in names if n not in empty]
 
 # %% ../../../nbs/pipeline/keys.ipynb #40be0a61
 def place(name: str, number: int) -> str:
