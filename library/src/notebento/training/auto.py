@@ -38,17 +38,12 @@ class StepTrainer:
     threads: int
     work: Path
     steps: int = 1
-    numbers: bool = False  # the target is a number
 
     def fit(self, module: Any, train: TensorRows, validation: TensorRows) -> list[dict[str, float]]:
         """See `Trainer`."""
         batch = budget(msgspec.structs.replace(self.settings, batch_size=None), len(train)).batch_size
         epochs = max(1, round(self.steps / max(1, len(train) // batch)))
-        decay = self.settings.ema_decay
-        if self.numbers:  # what was learned first is far from them; of classes it keeps the answers modest
-            decay = min(decay, max(0.0, 1 - 20 / self.steps))
-        settings = msgspec.structs.replace(self.settings, batch_size=batch, epochs=epochs, ema_decay=decay)
-        settings = msgspec.structs.replace(settings, patience=0, wandb="disabled")
+        settings = msgspec.structs.replace(self.settings, batch_size=batch, epochs=epochs, patience=0, wandb="disabled")
         loop = LightningTrainer(settings, self.seed, self.threads, self.work, keep=False, last=True)
         return loop.fit(module, train, validation)
 
@@ -56,7 +51,11 @@ class StepTrainer:
 def trainer_of(trainer: Trainer, member: Member, number: int, numbers: bool) -> StepTrainer:
     """The trainer of the `number`-th fit of a member."""
     seed = seed_of(trainer.seed, number)
-    return StepTrainer(trainer.settings, seed, trainer.threads, trainer.work, member.steps or 1, numbers)
+    decay, steps = trainer.settings.ema_decay, member.steps or 1
+    if numbers:  # what was learned first is far from them; of classes it keeps the answers modest
+        decay = min(decay, max(0.0, 1 - 20 / steps))
+    settings = msgspec.structs.replace(trainer.settings, ema_decay=decay)  # which the network's learner reads
+    return StepTrainer(settings, seed, trainer.threads, trainer.work, steps)
 
 # %% ../../../nbs/training/auto.ipynb #09b7b31d
 @dataclass(frozen=True)
