@@ -172,7 +172,8 @@ def check_rows(run: Run) -> None:
         aliases = version_aliases(project_package(run.project.root), "preflight")
         source = Node(aliased(run.config.data.source, aliases))
         data = msgspec.structs.replace(run.config.data, source=source)
-        check_table(data, run.config.evaluate.slices, build(run.config.features, aliases, "features"))
+        features = build(run.config.features, aliases, "features") if "_target_" in run.config.features else None
+        check_table(data, run.config.evaluate.slices, features)
     except UserError:
         raise
     except Exception:
