@@ -8,7 +8,7 @@ __all__ = ['CLOSE', 'units', 'Leaderboard', 'simpler', 'leaderboard']
 # %% ../../../nbs/evaluation/leaderboard.ipynb #c0aa9737
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,9 @@ from .bootstrap import Resamples, answers_of, enough_days
 from .metrics import METRICS, OURS, headlines
 from ..models.base import Fitted, Rows, joined
 from ..models.linear import Linear
-from ..training.plan import Member
+
+if TYPE_CHECKING:
+    from notebento.training.plan import Member
 
 # %% ../../../nbs/evaluation/leaderboard.ipynb #720ce503
 def units(rows: Rows) -> np.ndarray | None:
@@ -66,7 +68,7 @@ class Leaderboard:
 CLOSE = 0.02  # of the loss: what a simpler model may lose at most, at the far end of the interval
 
 
-def simpler(board: Leaderboard, members: Iterable[Member], choice: Callable[[Mapping[str, Any]], str]) -> str:
+def simpler(board: Leaderboard, members: Iterable["Member"], choice: Callable[[Mapping[str, Any]], str]) -> str:
     """What answers alone, and that a model which is simpler is hardly worse; or nothing.
 
     `choice` says how a model with exactly these settings is asked for, such as `model=linear model.splines=8`.
@@ -86,7 +88,7 @@ def simpler(board: Leaderboard, members: Iterable[Member], choice: Callable[[Map
     return said.strip()
 
 # %% ../../../nbs/evaluation/leaderboard.ipynb #b940858d
-def _simplest_first(members: Iterable[Member], whole: str) -> list[Member]:
+def _simplest_first(members: Iterable["Member"], whole: str) -> list["Member"]:
     """The linear models among `members`, straight lines before bent ones, up to the one that is the `whole`."""
     models = {member.name: (member, build(member.settings)) for member in members}
     bends = {name: model.splines for name, (_, model) in models.items() if isinstance(model, Linear)}
