@@ -238,7 +238,7 @@ REFUSED = {
         "float[n, 1] logit",
         SUM,
         {},
-        "answers .*, which is no probability\n  fix: end the model",
+        "answers .*, which is not a probability\n  fix: end the model",
     ),
     "scores of classes": (
         MATRIX,

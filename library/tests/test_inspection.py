@@ -177,7 +177,7 @@ def test_the_event_is_what_happens(values: str) -> None:
     assert found.event == event and said.evidence == "20 of 100 rows" and f"--event {other} " in said.action
     assert [q.option for q in found.questions].count("event") == (values in ("b a", "m f"))
     assert inspect_table(rows, "y", event=str(other)).event == other
-    with pytest.raises(UserError, match="'maybe' is no value of 'y'"):
+    with pytest.raises(UserError, match="'maybe' is not a value of 'y'"):
         inspect_table(rows, "y", event="maybe")
 
 

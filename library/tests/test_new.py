@@ -474,7 +474,7 @@ def test_the_event_goes_from_the_option_to_the_schema(new: New) -> None:
         assert build(data.config.features, data.aliases).schema(tables, data.data).classes == classes
     new.project = new.folder / "other"
     status, printed = new.tried(rows, "--event", "maybe")
-    assert status == 2 and "is no value of 'left', which has 'ja', 'nein'" in printed and "--event ja" in printed
+    assert status == 2 and "is not a value of 'left', which has 'ja', 'nein'" in printed and "--event ja" in printed
     assert new.tried(rows, "--event", "NEIN")[0] == 0 and new.conf()["event"] == "nein"
 
 

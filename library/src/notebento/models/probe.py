@@ -138,7 +138,7 @@ def check_probabilities(answers: np.ndarray, schema: Signature, file: str) -> No
     wrong = known[(known < -1e-6) | (known > 1 + 1e-6)]
     if wrong.size:
         fix = "end the model with a sigmoid or softmax before it is exported, or import it with the task regression"
-        raise UserError(f"{file} answers {wrong.flat[0]:.4g}, which is no probability", fix=fix)
+        raise UserError(f"{file} answers {wrong.flat[0]:.4g}, which is not a probability", fix=fix)
     if known.ndim == 2 and len(known) and not np.allclose(sums := known.sum(1), 1, atol=1e-3):
         worst = sums[np.abs(sums - 1).argmax()]
         fix = "end the model with a softmax before it is exported"

@@ -90,7 +90,7 @@ BESIDE = f".{CONFLICT_TAG}"  # the ending of what the template wants and could n
 def merge_trees(
     base: Tree, ours: Tree, theirs: Tree, labels: tuple[str, str, str], kept: Collection[str] = ()
 ) -> MergedTree:
-    """The project `ours` with what changed from `base` to `theirs`. What is at the paths in `kept` is no plain file."""
+    """The project `ours` with what changed from `base` to `theirs`. The paths in `kept` hold no plain files."""
     merged = MergedTree(dict(ours), [], [])
     for path in sorted(base.keys() | theirs):
         before, yours, news = base.get(path), ours.get(path), theirs.get(path)
